@@ -1,0 +1,25 @@
+"""What the tests share: where the real data lie, and a small simulated ribosome."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Real data that only the developers have; tests that read them skip elsewhere."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.exists():
+        pytest.skip("the developers' folder of real data is not here")
+    return folder
