@@ -1,0 +1,262 @@
+"""The same sums wherever they are computed, and after a kill."""
+
+import dataclasses
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryonb.parallel import Checkpoint, add_trees, chunk_slices, load_checkpoint, map_reduce, save_checkpoint
+
+N, SIZE = 1000, 37
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    total: np.ndarray
+    moments: dict
+    count: int
+    label: str
+
+
+def statistics(data, chunk):
+    part = data[chunk]
+    moments = {"first": part.sum(0), "pair": (float(part.sum()), (part**2).sum())}
+    return Statistics(np.exp(1j * part).astype(np.complex64), moments, len(part), "demo")
+
+
+def summed(data, chunk):
+    result = statistics(data, chunk)
+    return dataclasses.replace(result, total=result.total.sum(0))
+
+
+def kill_once(data, flag, chunk):
+    """Like `summed`, but the first worker that meets the sixth chunk dies."""
+    if chunk.start == 5 * SIZE and not os.path.exists(flag):
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return summed(data, chunk)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return np.random.default_rng(1).normal(size=(N, 8)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def client():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with distributed.Client(cluster) as client:
+            yield client
+
+
+def leaves(result):
+    return [result.total, result.moments["first"], *result.moments["pair"], result.count]
+
+
+def assert_equal(a, b):
+    # bit for bit: the order of the sum is fixed
+    assert type(a) is type(b) and a.label == b.label
+    for one, other in zip(leaves(a), leaves(b)):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_sum_is_right_and_in_double_precision(data):
+    result = map_reduce(functools.partial(summed, data), chunk_slices(N, SIZE))
+    assert result.count == N and result.label == "demo"
+    assert result.total.dtype == np.complex128 and result.moments["first"].dtype == np.float64
+    np.testing.assert_allclose(result.moments["first"], data.astype(float).sum(0), atol=1e-4)
+    # a float32 running sum of 2²⁴ ones would stop there
+    ones = map_reduce(lambda chunk: np.float32([2**24 if chunk.start == 0 else 1]), chunk_slices(9, 1))
+    assert ones[0] == 2**24 + 8
+
+
+@pytest.mark.parametrize("workers", [2, "threads"])
+def test_threads_give_the_same_bits(data, workers):
+    function = functools.partial(summed, data)
+    chunks = chunk_slices(N, SIZE)
+    assert_equal(map_reduce(function, chunks), map_reduce(function, chunks, workers=workers))
+
+
+def test_cluster_gives_the_same_bits_also_when_a_worker_is_killed(data, client, tmp_path):
+    chunks = chunk_slices(N, SIZE)
+    expected = map_reduce(functools.partial(summed, data), chunks)
+    assert_equal(expected, map_reduce(functools.partial(summed, data), chunks, workers=client))
+    flag = tmp_path / "killed"
+    assert_equal(expected, map_reduce(functools.partial(kill_once, data, str(flag)), chunks, workers=client))
+    assert flag.exists()
+
+
+def test_error_on_the_cluster_names_the_chunk(client):
+    with pytest.raises(ZeroDivisionError) as caught:
+        map_reduce(_fail_at_three, range(5), workers=client)
+    assert caught.value.__notes__ == ["in chunk 3 of 5: 3"]
+
+
+def _fail_at_three(chunk):
+    return 1 // (chunk - 3)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_error_names_the_chunk(workers):
+    with pytest.raises(ZeroDivisionError) as caught:
+        map_reduce(_fail_at_three, range(5), workers=workers)
+    assert caught.value.__notes__ == ["in chunk 3 of 5: 3"]
+
+
+def test_few_results_wait_at_a_time():
+    lock, alive, most = threading.Lock(), 0, 0
+
+    def function(chunk):
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return chunk
+
+    def combine(total, item):
+        nonlocal alive
+        with lock:
+            alive -= 1
+        return total + item
+
+    assert map_reduce(function, range(200), combine=combine, workers=2) == 199 * 100
+    assert most <= 6  # 2 per thread in the window, and what has been counted but not yet combined
+
+
+def test_combine_replaces_the_sum():
+    assert map_reduce(lambda x: x * x % 7, range(10), combine=max) == 4
+
+
+def test_trees_keep_their_structure():
+    Pair = namedtuple("Pair", "a b")
+    item = Pair([1, np.float32(2)], {"x": (None, "name", 1j)})
+    total = add_trees(add_trees(None, item), item)
+    assert total == Pair([2, 4.0], {"x": (None, "name", 2j)})
+    source = np.ones(2, np.float32)
+    add_trees(add_trees(None, source), source)
+    assert source.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        ({"a": 1}, {"b": 1}, "different structure"),
+        ([1], [1, 2], "different structure"),
+        ([1], (1,), "different structure"),
+        (np.ones(2), np.ones(3), "different shapes"),
+        ("a", "b", "different constants"),
+    ],
+)
+def test_trees_that_do_not_fit(one, other, message):
+    with pytest.raises(ValueError, match=message):
+        add_trees(add_trees(None, one), other)
+
+
+def test_no_chunks_and_wrong_workers():
+    with pytest.raises(ValueError, match="at least one chunk"):
+        map_reduce(abs, [])
+    for workers in (0, "many", True, 1.5):
+        with pytest.raises(ValueError, match="workers must be"):
+            map_reduce(abs, [1], workers=workers)
+    with pytest.raises(ValueError, match="size ≥ 1"):
+        chunk_slices(3, 0)
+
+
+JOB = """
+import functools, os, signal, sys
+import numpy as np
+from cryonb.parallel import Checkpoint, chunk_slices, map_reduce
+
+def function(chunk):
+    if kill and chunk.start == 600:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if not kill and chunk.start < 500:
+        raise RuntimeError("computed again")
+    rows = np.random.default_rng(chunk.start).normal(size=(3, chunk.stop - chunk.start)).astype(np.float32)
+    return {"sum": rows.sum(1), "n": chunk.stop - chunk.start, "square": float((rows**2).sum())}
+
+path, kill = sys.argv[1], sys.argv[2] == "kill"
+checkpoint = Checkpoint(path, key={"job": "demo"}, every=0)
+result = map_reduce(function, chunk_slices(1000, 50), checkpoint=checkpoint)
+print(repr([*result["sum"].tolist(), result["n"], result["square"]]))
+"""
+
+
+def test_killed_job_resumes_to_the_same_numbers(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(JOB)
+    path = tmp_path / "sum.npz"
+    killed = subprocess.run([sys.executable, script, path, "kill"], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL and path.exists()
+    resumed = subprocess.run([sys.executable, script, path, "resume"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    rows = [np.random.default_rng(s).normal(size=(3, 50)).astype(np.float32) for s in range(0, 1000, 50)]
+    sums = map_reduce(lambda i: rows[i].sum(1), range(20)).tolist()
+    square = map_reduce(lambda i: float((rows[i] ** 2).sum()), range(20))
+    assert resumed.stdout.strip() == repr([*sums, 1000, square])
+    assert list(tmp_path.iterdir()) == [script]  # nothing left beside it
+
+
+def interrupted(path, function, *, key="", stop=6):
+    """Leave a checkpoint behind as a killed run does."""
+
+    def failing(chunk):
+        if chunk == stop:
+            raise KeyboardInterrupt
+        return function(chunk)
+
+    with pytest.raises(KeyboardInterrupt):
+        map_reduce(failing, range(10), checkpoint=Checkpoint(path, key=key, every=0))
+
+
+def test_checkpoint_of_another_job_is_refused(tmp_path):
+    path = tmp_path / "sum.npz"
+    interrupted(path, float, key="first")
+    with pytest.raises(ValueError, match="checkpoint of another job.*expected key.*second.*got.*first"):
+        map_reduce(float, range(10), checkpoint=Checkpoint(path, key="second"))
+    with pytest.raises(ValueError, match="checkpoint of another job"):
+        map_reduce(float, range(11), checkpoint=Checkpoint(path, key="first"))
+    assert map_reduce(float, range(10), checkpoint=Checkpoint(path, key="first", keep=True)) == 45
+    assert path.exists()
+
+
+def test_checkpoint_by_path_alone_and_dataclass_trees(data, tmp_path):
+    path = tmp_path / "sum.npz"
+    chunks = chunk_slices(N, SIZE)
+    interrupted(path, lambda i: summed(data, chunks[i]))
+    result = map_reduce(lambda i: summed(data, chunks[i]), range(10), checkpoint=path)
+    assert_equal(result, map_reduce(lambda i: summed(data, chunks[i]), range(10)))
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    path = tmp_path / "sum.npz"
+    interrupted(path, float)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="sum.npz is not a readable checkpoint"):
+        map_reduce(float, range(10), checkpoint=path)
+
+
+def test_saved_values_come_back(tmp_path):
+    path = tmp_path / "deep" / "state.npz"
+    values = {"volume": np.arange(8.0).reshape(2, 2, 2), "name": "röntgen", "n": 3, "z": 1j, "x": np.float32(0.5),
+              "settings": {"classes": [1, 2], "prior": None}, "flags": np.array([True, False])}  # fmt: skip
+    assert load_checkpoint(path, key="k") is None
+    save_checkpoint(path, values, key="k")
+    loaded = load_checkpoint(path, key="k")
+    assert loaded.keys() == values.keys()
+    for name, value in values.items():
+        np.testing.assert_array_equal(loaded[name], value)
+    with pytest.raises(ValueError, match="another job"):
+        load_checkpoint(path, key="other")
+    with pytest.raises(TypeError, match="array of Python objects"):
+        save_checkpoint(path, {"bad": np.array([{}])})
+    assert [p.name for p in path.parent.iterdir()] == ["state.npz"]
