@@ -203,7 +203,8 @@ def shift_phases(points, shift, box_size):
     -------
     ndarray (n, m) complex64. Its conjugate centres a recorded image.
     """
-    return np.exp(2j * np.pi / box_size * (np.asarray(shift) @ np.asarray(points, dtype=np.float64).T)).astype(np.complex64)
+    cycles = np.asarray(shift) @ np.asarray(points, dtype=np.float64).T / box_size
+    return np.exp(2j * np.pi * cycles).astype(np.complex64)
 
 
 def project(volume, poses):

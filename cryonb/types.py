@@ -93,7 +93,8 @@ class CTF:
             if value.ndim > 1:
                 raise ValueError(f"{name} must be a scalar or have shape (n,), got {value.shape}")
             if not np.isfinite(value).all():
-                raise ValueError(f"{name} must be finite, entry {int(np.argmin(np.isfinite(np.atleast_1d(value))))} is not")
+                entry = int(np.argmin(np.isfinite(np.atleast_1d(value))))
+                raise ValueError(f"{name} must be finite, entry {entry} is not")
         if len(lengths) > 1:
             raise ValueError(f"CTF parameters have different lengths: {sorted(lengths)}")
         if (values["voltage_kv"] <= 0).any():
@@ -149,7 +150,7 @@ class Poses:
             rotation = Rotation.from_quat(rotation.as_quat()[None])
         shift = np.zeros((len(rotation), 2)) if self.shift is None else np.asarray(self.shift, dtype=np.float64)
         if shift.shape != (len(rotation), 2):
-            raise ValueError(f"shift must have shape ({len(rotation)}, 2) in Å to match the rotations, got {shift.shape}")
+            raise ValueError(f"shift must have shape ({len(rotation)}, 2) in Å, as the rotations, got {shift.shape}")
         if not np.isfinite(shift).all():
             raise ValueError(f"shift must be finite, row {int(np.argmin(np.isfinite(shift).all(1)))} is not")
         _set(self, rotation=rotation, shift=shift)
@@ -263,8 +264,8 @@ class Particles:
         return np.unique(number, return_inverse=True)[1].reshape(-1)
 
     def __repr__(self):
-        known = ", ".join(name for name in ("ctf", "poses") if getattr(self, name) is not None)
-        return f"Particles({len(self)} × {self.size_px}², {self.pixel_size:g} Å/pixel{', with ' + known if known else ''})"
+        known = "".join(f", {name}" for name in ("ctf", "poses") if getattr(self, name) is not None)
+        return f"Particles({len(self)} × {self.size_px}², {self.pixel_size:g} Å/pixel{known})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -416,7 +417,8 @@ class EnergyLandscape:
         if energy.ndim not in (1, 2):
             raise ValueError(f"a landscape has one or two coordinates, got energy of shape {energy.shape}")
         if tuple(len(edge) - 1 for edge in edges) != energy.shape:
-            raise ValueError(f"edges must have m + 1 entries per axis for shape {energy.shape}, got {[len(e) for e in edges]}")
+            got = [len(edge) for edge in edges]
+            raise ValueError(f"edges must have m + 1 entries per axis for shape {energy.shape}, got {got}")
         if any((np.diff(edge) <= 0).any() for edge in edges):
             raise ValueError("edges must increase")
         if len(gauge) != energy.ndim:
@@ -448,7 +450,8 @@ class EnergyLandscape:
 
     def __repr__(self):
         shape = " × ".join(str(m) for m in self.energy_kt.shape)
-        return f"EnergyLandscape({shape} bins over {', '.join(self.gauge)}, {np.nanmax(self.energy_kt):.1f} kT, {self.verdict})"
+        height = np.nanmax(self.energy_kt)
+        return f"EnergyLandscape({shape} bins over {', '.join(self.gauge)}, {height:.1f} kT, {self.verdict})"
 
 
 def _set(instance, **values):
