@@ -7,20 +7,21 @@ same two kernels serve the Cartesian half-plane here and the polar grids of the 
 """
 
 from dataclasses import dataclass
-from math import erf
 
-import numba
 import numpy as np
 import scipy.fft
 
+from . import _kernels
 from .types import Volume
 
 __all__ = [
     "Accumulator", "FourierVolume", "HalfPlane", "atoms_to_volume", "back_project", "half_plane", "insert_slices",
-    "prepare", "project", "project_atoms", "sample_slices", "shift_phases", "to_half_plane",
+    "prepare", "project", "project_atoms", "sample_slices", "shift_phases", "solve", "to_half_plane", "weight_spectrum",
 ]  # fmt: skip
 
 BATCH = 256  # images whose slices are held at once
+FREE_SHELLS = 5  # shells without a prior: too few points to know their variance, and too strong to need one
+WEIGHT_FLOOR = 1e-3  # of the shell's mean weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +161,7 @@ def sample_slices(fourier_volume, matrices, points):
     axes = _plane_axes(matrices, fourier_volume.padding)
     points = np.ascontiguousarray(points, dtype=np.float32)
     slices = np.empty((len(axes), len(points)), dtype=np.complex64)
-    _gather(fourier_volume.data, axes, points, slices)
+    _kernels.gather(fourier_volume.data, axes, points, slices)
     return slices
 
 
@@ -184,7 +185,7 @@ def insert_slices(accumulator, values, weights, matrices, points):
     values = np.ascontiguousarray(values, dtype=np.complex64)
     with_weights = weights is not None
     weights = np.ascontiguousarray(weights, dtype=np.float32) if with_weights else np.zeros((1, 1), np.float32)
-    _scatter(accumulator.values, accumulator.weights, axes, points, values, weights, with_weights)
+    _kernels.scatter(accumulator.values, accumulator.weights, axes, points, values, weights, with_weights)
 
 
 def shift_phases(points, shift, box_size):
@@ -279,12 +280,14 @@ def back_project(images, poses, voxel_size, *, padding=2):
         slices *= shift_phases(half.points, -poses.shift[batch], size_px * voxel_size)
         # each point brings its partner; zero frequency has none
         insert_slices(accumulator, slices * (half.multiplicity / 2), None, matrices[batch], half.points)
-    data = _padded_adjoint(accumulator.values, size_px, padding) / size_px**2
+    # the transform is unscaled: the adjoint of its inverse is the inverse of its adjoint, times (padded d)³ / d²
+    data = _cropped_inverse(_complete_plane(accumulator.values), size_px, padding)
+    data *= (size_px * padding) ** 3 / size_px**2
     return Volume(data / _interpolation_envelope(size_px, padding), voxel_size)
 
 
 def to_half_plane(images, half):
-    """Centred transform of images (n, d, d) at the points of a `HalfPlane`: (n, m) complex64."""
+    """Centred transform of ``images`` (n, d, d) at the m points of ``half``, a `HalfPlane`: (n, m) complex64."""
     transforms = scipy.fft.rfft2(scipy.fft.ifftshift(np.asarray(images, dtype=np.float32), axes=(-2, -1)))
     return transforms[:, half.rows, half.columns]
 
@@ -295,6 +298,56 @@ def _from_half_plane(slices, half, size_px):
     on_axis = half.columns == 0  # the partners of these lie in the same half of the transform
     transforms[:, -half.rows[on_axis] % size_px, 0] = slices[:, on_axis].conj()
     return scipy.fft.fftshift(scipy.fft.irfft2(transforms, s=(size_px, size_px)), axes=(-2, -1))
+
+
+def solve(accumulator, voxel_size, *, prior=None):
+    """The volume that explains the inserted slices: V = A / (W + 1/τ²), back in real space.
+
+    Parameters
+    ----------
+    accumulator : Accumulator
+        ``values`` A = Σ Pᵀ[CTF X / σ²] and ``weights`` W = Σ Pᵀ[CTF² / σ²], with recorded images centred first.
+        Left as it is.
+    voxel_size : float
+        Å.
+    prior : ndarray (d // 2 + 1,), optional
+        τ² of each shell: variance of the real part of the volume's transform, in the units in which σ² is the
+        variance of the real part of an image's. Times T where a fudge factor is wanted. Not used below shell 5.
+
+    Returns
+    -------
+    Volume (d, d, d) on the absolute scale: its projections explain the images. Zero from Nyquist on.
+
+    Notes
+    -----
+    Scheres, J Mol Biol 415:406 (2012), eq. 8. The padded grid has padding³ more points to share W among, so the
+    prior is shared likewise. W + 1/τ² is floored at a thousandth of its shell mean, and what trilinear insertion
+    did in real space is divided out.
+    """
+    size_px, padding = accumulator.size_px, accumulator.padding
+    shell, inside = _half_grid_shells(size_px, padding)
+    values = _complete_plane(accumulator.values)
+    weights = _complete_plane(accumulator.weights)
+    if prior is not None:
+        prior = np.asarray(prior, dtype=np.float64)
+        if prior.shape != (size_px // 2 + 1,) or not (prior[FREE_SHELLS:] >= 0).all():
+            raise ValueError(f"prior must be {size_px // 2 + 1} variances ≥ 0, one per shell, got shape {prior.shape}")
+        precision = np.zeros(len(prior))
+        precision[FREE_SHELLS:] = 1 / np.maximum(prior[FREE_SHELLS:] * padding**3, 1e-30)
+        weights += precision.astype(np.float32)[shell]
+    mean = _mean_over_shells(weights, shell, inside, size_px)
+    np.maximum(weights, (mean * WEIGHT_FLOOR).astype(np.float32)[shell], out=weights)
+    known = inside & (weights > 0)
+    values = np.divide(values, weights, out=np.zeros_like(values), where=known)
+    data = _cropped_inverse(values, size_px, padding)
+    return Volume(data / _interpolation_envelope(size_px, padding), voxel_size)
+
+
+def weight_spectrum(accumulator):
+    """Mean W per shell as an unpadded grid would have it, ndarray (d // 2 + 1,): 1 / σ² of the reconstruction."""
+    shell, inside = _half_grid_shells(accumulator.size_px, accumulator.padding)
+    weights = _complete_plane(accumulator.weights)
+    return _mean_over_shells(weights, shell, inside, accumulator.size_px) * accumulator.padding**3
 
 
 def project_atoms(atoms, sigma, poses, size_px, pixel_size):
@@ -336,7 +389,7 @@ def project_atoms(atoms, sigma, poses, size_px, pixel_size):
     images = np.zeros((len(poses), size_px, size_px), dtype=np.float32)
     axes = poses.rotation.as_matrix()[:, :, :2]  # columns of R: the image's x and y in the volume's frame
     shift = poses.shift
-    _draw_atoms(coordinates / pixel_size, weights, sigma / pixel_size, axes, -shift / pixel_size, images)
+    _kernels.draw_atoms(coordinates / pixel_size, weights, sigma / pixel_size, axes, -shift / pixel_size, images)
     return images
 
 
@@ -357,7 +410,7 @@ def atoms_to_volume(atoms, sigma, size_px, voxel_size):
     """
     coordinates, weights, sigma = _check_atoms(atoms, sigma)
     data = np.zeros((size_px,) * 3, dtype=np.float32)
-    _fill_atoms(coordinates / voxel_size, weights, sigma / voxel_size, data)
+    _kernels.fill_atoms(coordinates / voxel_size, weights, sigma / voxel_size, data)
     return Volume(data, voxel_size)
 
 
@@ -388,13 +441,26 @@ def _padded_transform(data, padding):
     return scipy.fft.fftshift(scipy.fft.rfftn(scipy.fft.ifftshift(box)), axes=(0, 1))
 
 
-def _padded_adjoint(values, size_px, padding):
-    """Adjoint of `_padded_transform`, for values that were inserted with their Friedel partners."""
+def _cropped_inverse(values, size_px, padding):
     padded = size_px * padding
-    values = _complete_plane(values)
     box = scipy.fft.fftshift(scipy.fft.irfftn(scipy.fft.ifftshift(values, axes=(0, 1)), s=(padded,) * 3))
     start = padded // 2 - size_px // 2
-    return box[(slice(start, start + size_px),) * 3] * np.float32(padded**3)
+    return box[(slice(start, start + size_px),) * 3]
+
+
+def _half_grid_shells(size_px, padding):
+    """Shell of the unpadded box of every point of the padded half-grid, and which lie below Nyquist."""
+    padded = size_px * padding
+    centred = (np.arange(padded, dtype=np.float32) - padded // 2) ** 2
+    radius = np.sqrt(centred[:, None, None] + centred[:, None] + np.arange(padded // 2 + 1, dtype=np.float32) ** 2)
+    radius /= padding
+    return np.minimum(np.rint(radius).astype(np.int32), size_px // 2), radius < size_px / 2
+
+
+def _mean_over_shells(weights, shell, inside, size_px):
+    n_shells = size_px // 2 + 1
+    total = np.bincount(shell[inside], weights[inside], minlength=n_shells)
+    return total / np.maximum(np.bincount(shell[inside], minlength=n_shells), 1)
 
 
 def _complete_plane(values):
@@ -411,127 +477,3 @@ def _plane_axes(matrices, padding):
     if matrices.ndim != 3 or matrices.shape[1:] != (3, 3):
         raise ValueError(f"matrices must have shape (n, 3, 3), got {matrices.shape}")
     return np.ascontiguousarray(matrices[:, :, :2] * padding, dtype=np.float32)
-
-
-@numba.njit(cache=True, fastmath=True, nogil=True)
-def _gather(data, axes, points, slices):
-    depth, height, width = data.shape
-    centre = depth // 2
-    for n in range(len(axes)):
-        xx, xy = axes[n, 0, 0], axes[n, 0, 1]
-        yx, yy = axes[n, 1, 0], axes[n, 1, 1]
-        zx, zy = axes[n, 2, 0], axes[n, 2, 1]
-        for m in range(len(points)):
-            kx, ky = points[m, 0], points[m, 1]
-            x = xx * kx + xy * ky
-            y = yx * kx + yy * ky
-            z = zx * kx + zy * ky
-            mirrored = x < 0
-            if mirrored:
-                x, y, z = -x, -y, -z
-            y += centre
-            z += centre
-            x0, y0, z0 = int(x), int(np.floor(y)), int(np.floor(z))
-            if x0 + 1 >= width or y0 < 0 or y0 >= height or z0 < 0 or z0 >= depth:
-                slices[n, m] = 0
-                continue
-            y1 = y0 + 1 if y0 + 1 < height else 0  # +Nyquist is −Nyquist
-            z1 = z0 + 1 if z0 + 1 < depth else 0
-            fx, fy, fz = x - np.float32(x0), y - np.float32(y0), z - np.float32(z0)
-            gx, gy, gz = np.float32(1) - fx, np.float32(1) - fy, np.float32(1) - fz
-            low = gy * (gx * data[z0, y0, x0] + fx * data[z0, y0, x0 + 1]) + fy * (
-                gx * data[z0, y1, x0] + fx * data[z0, y1, x0 + 1]
-            )
-            high = gy * (gx * data[z1, y0, x0] + fx * data[z1, y0, x0 + 1]) + fy * (
-                gx * data[z1, y1, x0] + fx * data[z1, y1, x0 + 1]
-            )
-            value = gz * low + fz * high
-            slices[n, m] = np.conj(value) if mirrored else value
-
-
-@numba.njit(cache=True, fastmath=True, nogil=True)
-def _scatter(values, weights, axes, points, slices, slice_weights, with_weights):
-    depth, height, width = values.shape
-    centre = depth // 2
-    for n in range(len(axes)):
-        xx, xy = axes[n, 0, 0], axes[n, 0, 1]
-        yx, yy = axes[n, 1, 0], axes[n, 1, 1]
-        zx, zy = axes[n, 2, 0], axes[n, 2, 1]
-        for m in range(len(points)):
-            kx, ky = points[m, 0], points[m, 1]
-            x = xx * kx + xy * ky
-            y = yx * kx + yy * ky
-            z = zx * kx + zy * ky
-            value = slices[n, m]
-            if x < 0:
-                x, y, z = -x, -y, -z
-                value = np.conj(value)
-            y += centre
-            z += centre
-            x0, y0, z0 = int(x), int(np.floor(y)), int(np.floor(z))
-            if x0 + 1 >= width or y0 < 0 or y0 >= height or z0 < 0 or z0 >= depth:
-                continue
-            fx, fy, fz = x - np.float32(x0), y - np.float32(y0), z - np.float32(z0)
-            weight = slice_weights[n, m] if with_weights else np.float32(0)
-            for dz in range(2):
-                wz = fz if dz else np.float32(1) - fz
-                zi = (z0 + dz) % depth  # +Nyquist is −Nyquist
-                for dy in range(2):
-                    wzy = wz * (fy if dy else np.float32(1) - fy)
-                    yi = (y0 + dy) % height
-                    for dx in range(2):
-                        w = wzy * (fx if dx else np.float32(1) - fx)
-                        values[zi, yi, x0 + dx] += w * value
-                        if with_weights:
-                            weights[zi, yi, x0 + dx] += w * weight
-
-
-@numba.njit(cache=True, nogil=True)
-def _pixel_integrals(position, sigma, size_px, out):
-    """Integrals of a unit Gaussian over the pixels it reaches; returns the first and one past the last."""
-    reach = 5.0 * sigma + 0.5
-    centre = size_px // 2
-    first = max(0, int(np.floor(position + centre - reach)))
-    last = min(size_px, int(np.ceil(position + centre + reach)) + 1)
-    if last <= first:
-        return 0, 0
-    scale = 1.0 / (np.sqrt(2.0) * sigma)
-    below = erf((first - 0.5 - centre - position) * scale)
-    for pixel in range(first, last):
-        above = erf((pixel + 0.5 - centre - position) * scale)
-        out[pixel] = 0.5 * (above - below)
-        below = above
-    return first, last
-
-
-@numba.njit(cache=True, nogil=True)
-def _draw_atoms(coordinates, weights, sigma, axes, offset, images):
-    size_px = images.shape[-1]
-    along_x, along_y = np.zeros(size_px), np.zeros(size_px)
-    for n in range(len(images)):
-        for a in range(len(coordinates)):
-            px, py = offset[n, 0], offset[n, 1]
-            for axis in range(3):
-                px += axes[n, axis, 0] * coordinates[a, axis]
-                py += axes[n, axis, 1] * coordinates[a, axis]
-            x0, x1 = _pixel_integrals(px, sigma[a], size_px, along_x)
-            y0, y1 = _pixel_integrals(py, sigma[a], size_px, along_y)
-            for y in range(y0, y1):
-                row = weights[a] * along_y[y]
-                for x in range(x0, x1):
-                    images[n, y, x] += row * along_x[x]
-
-
-@numba.njit(cache=True, nogil=True)
-def _fill_atoms(coordinates, weights, sigma, data):
-    size_px = data.shape[-1]
-    along_x, along_y, along_z = np.zeros(size_px), np.zeros(size_px), np.zeros(size_px)
-    for a in range(len(coordinates)):
-        x0, x1 = _pixel_integrals(coordinates[a, 0], sigma[a], size_px, along_x)
-        y0, y1 = _pixel_integrals(coordinates[a, 1], sigma[a], size_px, along_y)
-        z0, z1 = _pixel_integrals(coordinates[a, 2], sigma[a], size_px, along_z)
-        for z in range(z0, z1):
-            for y in range(y0, y1):
-                row = weights[a] * along_z[z] * along_y[y]
-                for x in range(x0, x1):
-                    data[z, y, x] += row * along_x[x]

@@ -41,9 +41,9 @@ def from_relion_angles(angles):
 
 
 def to_relion_angles(rotation):
-    """RELION's (rot, tilt, psi) of rotations, in degrees, shape (n, 3); the inverse of `from_relion_angles`.
+    """RELION's (rot, tilt, psi) of a ``rotation`` of length n, in degrees, shape (n, 3).
 
-    At tilt = 0 or 180 only a sum or difference of rot and psi is defined; psi is then 0.
+    The inverse of `from_relion_angles`. At tilt = 0 or 180 only a sum or difference of rot and psi is defined; psi is then 0.
 
     Examples
     --------
@@ -63,7 +63,15 @@ def to_relion_angles(rotation):
 
 
 def viewing_direction(rotation):
-    """Unit vectors (n, 3) along which the images were taken, in the volume's frame: the third column of R."""
+    """Unit vectors (n, 3) along which images of this ``rotation`` were taken, in the volume's frame.
+
+    The third column of R.
+
+    Examples
+    --------
+    >>> viewing_direction(Rotation.identity()).tolist()
+    [[0.0, 0.0, 1.0]]
+    """
     return np.atleast_2d(rotation.apply([0.0, 0.0, 1.0]))
 
 
