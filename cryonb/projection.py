@@ -15,8 +15,9 @@ from . import _kernels
 from .types import Volume
 
 __all__ = [
-    "Accumulator", "FourierVolume", "HalfPlane", "atoms_to_volume", "back_project", "half_plane", "insert_slices",
-    "prepare", "project", "project_atoms", "sample_slices", "shift_phases", "solve", "to_half_plane", "weight_spectrum",
+    "Accumulator", "FourierVolume", "HalfPlane", "atoms_to_volume", "back_project", "from_half_plane", "half_plane",
+    "insert_slices", "prepare", "project", "project_atoms", "sample_slices", "shift_phases", "solve", "to_half_plane",
+    "weight_spectrum",
 ]  # fmt: skip
 
 BATCH = 256  # images whose slices are held at once
@@ -247,7 +248,7 @@ def project(volume, poses):
         slices = sample_slices(prepared, matrices[batch], half.points)
         if poses.shift[batch].any():
             slices *= shift_phases(half.points, poses.shift[batch], box_size)
-        images[batch] = _from_half_plane(slices, half, size_px)
+        images[batch] = from_half_plane(slices, half, size_px)
     return images
 
 
@@ -292,7 +293,8 @@ def to_half_plane(images, half):
     return transforms[:, half.rows, half.columns]
 
 
-def _from_half_plane(slices, half, size_px):
+def from_half_plane(slices, half, size_px):
+    """Images (n, d, d) float32 from transforms (n, m) at the points of a `HalfPlane`: undoes `to_half_plane`."""
     transforms = np.zeros((len(slices), size_px, size_px // 2 + 1), dtype=np.complex64)
     transforms[:, half.rows, half.columns] = slices
     on_axis = half.columns == 0  # the partners of these lie in the same half of the transform

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 __all__ = [
     "angular_distance", "directions_to_angles", "from_relion_angles", "healpix_directions", "healpix_step",
-    "random_rotations", "so3_grid", "to_relion_angles", "viewing_direction",
+    "point_group", "random_rotations", "so3_grid", "to_relion_angles", "viewing_direction",
 ]  # fmt: skip
 
 
@@ -90,6 +90,42 @@ def angular_distance(a, b):
 def random_rotations(n, *, rng):
     """``n`` rotations uniform on SO(3). ``rng`` is a seed or a ``numpy.random.Generator``."""
     return Rotation.random(n, rng=np.random.default_rng(rng))
+
+
+def point_group(symmetry):
+    """Rotations of a point group, oriented as RELION orients them.
+
+    Parameters
+    ----------
+    symmetry : str
+        ``"C1"``, ``"C2"``, …, ``"D2"``, …, ``"T"``, ``"O"``, ``"I1"``, or ``"I2"`` (``"I"`` means I2).
+
+    Returns
+    -------
+    Rotation; the volume is unchanged by each.
+
+    Notes
+    -----
+    The main axis is z, the twofold axis of D is x; T has a threefold on z and a twofold at (0, √⅔, √⅓); I1 and I2 have
+    twofolds on x, y and z and differ by 90° about z.
+
+    Examples
+    --------
+    >>> [len(point_group(name)) for name in ("C1", "C7", "D2", "T", "O", "I")]
+    [1, 7, 4, 12, 24, 60]
+    """
+    name = str(symmetry).strip().upper()
+    if name in ("O", "I1"):
+        return Rotation.create_group(name[0])
+    if name in ("I", "I2"):
+        turn = Rotation.from_euler("z", 90, degrees=True)
+        return turn * Rotation.create_group("I") * turn.inv()
+    if name == "T":
+        turn, _ = Rotation.align_vectors([[0, 0, 1], np.sqrt([0, 2 / 3, 1 / 3])], [np.sqrt([1 / 3] * 3), [0, 0, 1]])
+        return turn * Rotation.create_group("T") * turn.inv()
+    if name[:1] in ("C", "D") and name[1:].isdigit() and int(name[1:]) >= 1:
+        return Rotation.create_group(name)
+    raise ValueError(f"symmetry must be C<n>, D<n>, T, O, I, I1 or I2, got {symmetry!r}")
 
 
 def healpix_step(order):
