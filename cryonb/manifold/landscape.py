@@ -13,7 +13,7 @@ from cryonb.types import EnergyLandscape
 __all__ = ["change_gauge", "counting_landscape", "deconvolve_landscape", "landscape_rms"]
 
 # λ is marginalised over this grid, log-uniformly; energies in kT over a coordinate scaled to unit range.
-_SMOOTHNESS = np.geomspace(1e-6, 1e1, 22)
+_SMOOTHNESS = np.geomspace(1e-9, 1e-1, 22)
 # A bin with fewer expected particles than this is unobserved: its energy is NaN.
 _MINIMUM_COUNT = 1.0
 
@@ -21,9 +21,10 @@ _MINIMUM_COUNT = 1.0
 def deconvolve_landscape(log_likelihood, edges, *, rng, gauge=None, credibility=0.9, n_bootstrap=48, weights=None):
     """Free-energy landscape that explains every particle's likelihood along the coordinate.
 
-    Maximises Σ_i log Σ_m L_im w_m e^(−F_m)/Z − (λ/2) ∫ F″² dx, Z = Σ_m w_m e^(−F_m), w_m the bin widths. λ is
-    marginalised over a log-uniform grid by Laplace's approximation; the band joins the Laplace covariance (mixed over
-    λ) with a Bayesian bootstrap of the particles, whichever is wider.
+    Maximises Σ_i log Σ_m L_im w_m e^(−F_m)/Z − (λ/2) ∫ F‴² dx, Z = Σ_m w_m e^(−F_m), w_m the bin widths. The third
+    derivative is penalised, so that the smoothest landscape is a harmonic well (Silverman 1982). λ is marginalised
+    over a log-uniform grid by Laplace's approximation. The band is that of the Laplace covariance, mixed over λ, or of
+    a Bayesian bootstrap of the particles, whichever is wider.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def deconvolve_landscape(log_likelihood, edges, *, rng, gauge=None, credibility=
     EnergyLandscape
         ``counts`` are the expected particles per bin. Bins with fewer than one are NaN (unobserved). ``verdict`` is
         "resolved", or "unresolvable: …" where the band's median half-width exceeds 1 kT or where a single particle's
-        likelihood covers more than 0.3 of the range (standard deviation under a flat prior, median over particles).
+        likelihood covers more than 0.25 of the range (standard deviation under a flat prior, median over particles).
 
     Raises
     ------
@@ -57,8 +58,8 @@ def deconvolve_landscape(log_likelihood, edges, *, rng, gauge=None, credibility=
     Notes
     -----
     The support is the range of ``edges``: particles beyond it pile up in the outermost bins. The likelihood must be
-    honest: a noise variance that is too small sharpens wells that are not there. Related: Giraldo-Barreto et al.,
-    Sci. Rep. 11:13657 (2021); the doubly penalised density of Good & Gaskins, Biometrika 58:255 (1971).
+    honest: a noise variance that is too small sharpens wells that are not there. Silverman, Ann. Statist. 10:795
+    (1982), for the penalty; Giraldo-Barreto et al., Sci. Rep. 11:13657 (2021), for landscapes from likelihoods.
 
     Examples
     --------
@@ -245,7 +246,9 @@ class _Problem:
         shape = tuple(len(edge) - 1 for edge in edges)
         n = log_likelihood.shape[0]
         if log_likelihood.shape not in ((n, *shape), (n, int(np.prod(shape)))):
-            raise ValueError(f"log_likelihood must have shape (n, {', '.join(map(str, shape))}), got {log_likelihood.shape}")
+            raise ValueError(
+                f"log_likelihood must have shape (n, {', '.join(map(str, shape))}), got {log_likelihood.shape}"
+            )
         log_likelihood = log_likelihood.reshape(n, -1)
         highest = log_likelihood.max(axis=1, keepdims=True)
         if not np.isfinite(highest).all():
@@ -254,8 +257,7 @@ class _Problem:
         weights = np.ones(n) if weights is None else np.asarray(weights, dtype=float)
         if weights.shape != (n,) or not (weights >= 0).all() or weights.sum() == 0:
             raise ValueError(f"weights must be {n} numbers of at least 0, got shape {weights.shape}")
-        penalty = _curvature_penalty(edges)
-        rank = penalty.shape[0] - (2 if len(edges) == 1 else 3)
+        penalty, rank = _roughness_penalty(edges)
         return cls(np.exp(log_likelihood - highest), weights, _widths(edges), penalty, rank, edges)
 
     def probability(self, energy):
@@ -358,7 +360,9 @@ def _landscape(problem, energy, deviation, counts, *, gauge, credibility):
     observed = counts >= min(_MINIMUM_COUNT, counts.max())
     half = norm.ppf(0.5 + credibility / 2) * deviation
     verdict = _verdict(problem, half[observed])
-    energy, lower, upper = (np.where(observed, v, np.nan).reshape(shape) for v in (energy, energy - half, energy + half))
+    energy, lower, upper = (
+        np.where(observed, v, np.nan).reshape(shape) for v in (energy, energy - half, energy + half)
+    )
     return EnergyLandscape(
         energy, problem.edges, lower, upper, counts.reshape(shape),
         gauge=_gauge(gauge, len(shape)), credibility=credibility, verdict=verdict,
@@ -366,7 +370,7 @@ def _landscape(problem, energy, deviation, counts, *, gauge, credibility):
 
 
 def _verdict(problem, half_widths):
-    """"resolved", or the reason why not: a wide band, or particles whose likelihood covers the whole range."""
+    """Say "resolved", or the reason why not: a wide band, or particles whose likelihood covers the whole range."""
     if np.median(half_widths) > 1:
         return f"unresolvable: the band is ±{np.median(half_widths):.1f} kT wide (limit 1 kT)"
     posterior = problem.likelihood * problem.widths
@@ -385,30 +389,39 @@ def _verdict(problem, half_widths):
     return "resolved"
 
 
-def _curvature_penalty(edges):
-    """Matrix P with Fᵀ P F = ∫ F″² over the unit range (two coordinates: thin plate, ∫ F_xx² + 2 F_xy² + F_yy²)."""
-    operators = []
+def _roughness_penalty(edges):
+    """Matrix P with Fᵀ P F = ∫ F‴² over the unit range (two coordinates: the sum over all third derivatives).
+
+    Returns P and its rank: polynomials of degree two are free.
+    """
+    derivatives = []
     for edge in edges:
-        centers = (edge[1:] + edge[:-1]) / 2
-        if len(centers) < 3:
-            raise ValueError(f"a landscape needs at least 3 bins per coordinate, got {len(centers)}")
-        unit = (centers - edge[0]) / (edge[-1] - edge[0])
-        operators.append((_differences(unit, 2), _differences(unit, 1), np.eye(len(unit)), 1 / len(unit)))
+        if len(edge) < 5:
+            raise ValueError(f"a landscape needs at least 4 bins per coordinate, got {len(edge) - 1}")
+        unit = ((edge[1:] + edge[:-1]) / 2 - edge[0]) / (edge[-1] - edge[0])
+        derivatives.append(_derivatives(unit))
     if len(edges) == 1:
-        second, _, _, cell = operators[0]
-        return second.T @ second * cell
-    (second_x, first_x, same_x, cell_x), (second_y, first_y, same_y, cell_y) = operators
-    terms = [(1, np.kron(second_x, same_y)), (2, np.kron(first_x, first_y)), (1, np.kron(same_x, second_y))]
-    return sum(weight * term.T @ term for weight, term in terms) * cell_x * cell_y
+        third = derivatives[0][3]
+        return third.T @ third / third.shape[1], third.shape[0]
+    along_x, along_y = derivatives
+    penalty = sum(
+        multiplicity * np.kron(_square(along_x[3 - order]), _square(along_y[order]))
+        for order, multiplicity in enumerate((1, 3, 3, 1))
+    )
+    return penalty / len(penalty), len(penalty) - 6
 
 
-def _differences(x, order):
-    """Divided differences: the first or second derivative at interior points of an uneven grid."""
-    first = np.diff(np.eye(len(x)), axis=0) / np.diff(x)[:, None]
-    if order == 1:
-        return first
-    middle = (x[1:] + x[:-1]) / 2
-    return np.diff(first, axis=0) / np.diff(middle)[:, None]
+def _derivatives(x):
+    """Divided differences of order 0 to 3 on a grid that may be uneven."""
+    result = [np.eye(len(x))]
+    for _ in range(3):
+        result.append(np.diff(result[-1], axis=0) / np.diff(x)[:, None])
+        x = (x[1:] + x[:-1]) / 2
+    return result
+
+
+def _square(operator):
+    return operator.T @ operator
 
 
 def _ridge(precision):
