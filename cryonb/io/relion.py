@@ -1,0 +1,374 @@
+"""RELION's particle STAR files (3.0, 3.1, 4, 5; single particles) to `Particles`.
+
+The tables stay text (`cryonb.io.star`); what the nouns need is parsed beside them: optics (voltage, spherical
+aberration, amplitude contrast, pixel size), defocus, angles and origins, and where the images lie.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from cryonb.io.formats import detect_format, existing_file
+from cryonb.io.stack import ImageStack
+from cryonb.io.star import column_numbers, read_star, row_place
+from cryonb.rotations import from_relion_angles
+from cryonb.types import CTF, Particles, Poses
+
+__all__ = ["find_stack", "optics_of_particles", "parse_ctf", "parse_image_names", "parse_poses", "particle_block",
+           "pixel_sizes", "read_particles", "typical_pixel_size"]  # fmt: skip
+
+# Å that pixel sizes of one dataset may differ, relative: calibrated magnifications differ by less, binning by more.
+PIXEL_SIZE_TOLERANCE = 0.01
+
+
+def read_particles(path, *, root=None, pixel_size=None, size_px=None, check_images=True, passthrough=()):
+    """Particles of a RELION STAR file or a cryoSPARC ``.cs`` file, with lazy images.
+
+    Parameters
+    ----------
+    path : path-like
+        RELION 3.0 (no optics table), 3.1, 4 or 5, single particles; or ``.cs``. Told apart by content.
+    root : path-like, optional
+        Folder that the image paths in the file are relative to (RELION's project folder). Tried first; then the
+        folder of the file, its parents, and the working folder.
+    pixel_size : float, optional
+        Å, instead of what the file says.
+    size_px : int, optional
+        Box size, for a file that does not state it, where ``check_images`` is off.
+    check_images : bool
+        Require the image files to be there, whole, and of the stated box and pixel size. Off, only metadata are
+        read, and the images fail when asked for if they are not there.
+    passthrough : sequence of path-like
+        cryoSPARC's passthrough files, joined by ``uid``.
+
+    Returns
+    -------
+    Particles
+        ``images`` an `ImageStack`, ``metadata`` every column as text (``.cs``: as stored), ``optics`` likewise;
+        ``ctf`` and ``poses`` where the file has defocus and all three angles. Other blocks of the STAR file are kept
+        in ``metadata.attrs["other_blocks"]`` for writing.
+
+    Warns
+    -----
+    UserWarning
+        Optics groups whose pixel sizes differ by less than 1 % (the median is used for all); images that are
+        already multiplied by the CTF.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        One sentence naming file, row and line, what was expected and what came: a missing column or stack, an
+        index past the end of a stack, a value that is no number, an optics group defined twice or not at all,
+        boxes or pixel sizes that disagree, no particles.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name, "particles.star")
+    >>> from cryonb.io import write_particles
+    >>> ctf = CTF(np.full(3, 15000.0), 14000.0, 30.0)
+    >>> write_particles(Particles(np.zeros((3, 8, 8)), 2.0, ctf=ctf), path)
+    >>> particles = read_particles(path)
+    >>> particles.images, particles.pixel_size, particles.ctf.defocus_u[0].item(), particles.metadata.loc[0, "rlnDefocusU"]
+    (ImageStack(3 × 8², 1 file), 2.0, 15000.0, '15000.000000')
+    >>> folder.cleanup()
+    """
+    kind = detect_format(existing_file(path))
+    if kind == "cryosparc":
+        from cryonb.io.cryosparc import read_cryosparc
+
+        return read_cryosparc(
+            path, root=root, pixel_size=pixel_size, check_images=check_images, passthrough=passthrough
+        )
+    if kind == "mrc":
+        raise ValueError(f"{path}: expected a STAR or .cs file, but this is an MRC file; read_stack reads images alone")
+    tables = read_star(path)
+    name = particle_block(tables, path)
+    metadata = tables.pop(name)
+    if len(metadata) == 0:
+        raise ValueError(f"{path}: block data_{name} has no particles (0 rows)")
+    optics = tables.pop("optics", None)
+    group = optics_of_particles(metadata, optics, path)
+    _require_single_particles(optics, path)
+    size_px = _box_size(metadata, optics, group, path, size_px)
+    images = _image_stack(metadata, path, root, size_px, check_images)
+    pixels = pixel_sizes(metadata, optics, path)
+    if pixel_size is None:
+        pixel_size = _one_pixel_size(pixels, images, path)
+    if pixels is None or pixel_size != typical_pixel_size(pixels):
+        pixels = np.full(len(metadata), pixel_size)
+    elif optics is not None:
+        pixels = pixels[group]
+    particles = Particles(
+        images,
+        pixel_size,
+        ctf=parse_ctf(metadata, optics, group, path),
+        poses=parse_poses(metadata, pixels, path),
+        metadata=metadata,
+        optics=optics,
+    )
+    metadata.attrs["other_blocks"] = _as_one_text(tables)
+    metadata.attrs["pixel_size"] = float(pixel_size)
+    return particles
+
+
+def particle_block(tables, path):
+    """Name of the block that lists particles: the one with rlnImageName.
+
+    Raises
+    ------
+    ValueError
+        None has, or several have.
+    """
+    found = [name for name, table in tables.items() if "rlnImageName" in table]
+    if len(found) == 1:
+        return found[0]
+    if "particles" in found:
+        return "particles"
+    if found:
+        raise ValueError(f"{path}: several blocks have rlnImageName: {', '.join('data_' + name for name in found)}")
+    likely = next((name for name in ("particles", "images", "") if name in tables), None)
+    if likely is not None:
+        columns = ", ".join(tables[likely].columns)
+        raise ValueError(f"{path}: missing column rlnImageName in data_{likely}; there are {columns}")
+    blocks = ", ".join(f"data_{name}" for name in tables)
+    raise ValueError(f"{path}: expected a block of particles with column rlnImageName, got {blocks}")
+
+
+def optics_of_particles(metadata, optics, path):
+    """Row of the optics table of each particle, shape (n,) int; zeros without an optics table.
+
+    Raises
+    ------
+    ValueError
+        A group defined twice, referenced but not defined, or a missing rlnOpticsGroup.
+    """
+    if optics is None:
+        return np.zeros(len(metadata), dtype=np.int64)
+    defined = column_numbers(optics, "rlnOpticsGroup", path=f"{path}, data_optics").astype(np.int64)
+    number, first, counts = np.unique(defined, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        twice = int(number[np.argmax(counts > 1)])
+        rows = (np.flatnonzero(defined == twice) + 1).tolist()
+        raise ValueError(f"{path}, data_optics: optics group {twice} is defined {len(rows)} times, in rows {rows}")
+    used = column_numbers(metadata, "rlnOpticsGroup", path=path).astype(np.int64)
+    place = np.searchsorted(number, used).clip(0, len(number) - 1)
+    if not len(number) or (number[place] != used).any():
+        row = int(np.argmax(number[place] != used)) if len(number) else 0
+        known = ", ".join(str(n) for n in number) or "none"
+        raise ValueError(
+            f"{path}, {row_place(metadata, row)}: optics group {used[row]} is not in data_optics ({known})"
+        )
+    return first[place]
+
+
+def pixel_sizes(metadata, optics, path):
+    """Pixel size in Å of each optics group, or of each particle where there is no optics table; None if not stated."""
+    if optics is not None:
+        if "rlnImagePixelSize" not in optics:
+            return None
+        values = column_numbers(optics, "rlnImagePixelSize", path=f"{path}, data_optics")
+    elif "rlnDetectorPixelSize" in metadata and "rlnMagnification" in metadata:
+        # RELION 3.0: detector pixel in µm over magnification.
+        magnification = column_numbers(metadata, "rlnMagnification", path=path)
+        detector = column_numbers(metadata, "rlnDetectorPixelSize", path=path)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = 1e4 * detector / magnification
+    else:
+        name = next((name for name in ("rlnImagePixelSize", "rlnPixelSize") if name in metadata), None)
+        if name is None:
+            return None
+        values = column_numbers(metadata, name, path=path)
+    if not (np.isfinite(values) & (values > 0)).all():
+        row = int(np.argmin(np.isfinite(values) & (values > 0)))
+        table = "data_optics" if optics is not None else "particles"
+        raise ValueError(f"{path}, {table} row {row + 1}: pixel size {values[row]:g} Å, expected a positive number")
+    return values
+
+
+def typical_pixel_size(pixels):
+    """The lower median of pixel sizes: a value that occurs, and that one odd group does not move.
+
+    Examples
+    --------
+    >>> typical_pixel_size(np.array([1.25, 1.24, 1.25, 1.25]))
+    1.25
+    """
+    return float(np.sort(pixels)[(len(pixels) - 1) // 2])
+
+
+def parse_ctf(metadata, optics, group, path):
+    """CTF of length n from the columns, or None where there is no rlnDefocusU.
+
+    Voltage, spherical aberration and amplitude contrast come from the optics table, or from the particles
+    (RELION 3.0). A missing rlnDefocusV means no astigmatism, as in RELION; phase shift and B factor default to 0.
+    """
+    if "rlnDefocusU" not in metadata:
+        return None
+    defocus_u = column_numbers(metadata, "rlnDefocusU", path=path)
+    optional = {
+        name: column_numbers(metadata, column, path=path) if column in metadata else 0.0
+        for name, column in (
+            ("defocus_angle", "rlnDefocusAngle"),
+            ("phase_shift", "rlnPhaseShift"),
+            ("b_factor", "rlnCtfBfactor"),
+        )
+    }
+    microscope = {}
+    for name, column in (
+        ("voltage_kv", "rlnVoltage"),
+        ("cs_mm", "rlnSphericalAberration"),
+        ("amplitude_contrast", "rlnAmplitudeContrast"),
+    ):
+        if optics is not None and column not in metadata:
+            microscope[name] = column_numbers(optics, column, path=f"{path}, data_optics")[group]
+        else:
+            microscope[name] = column_numbers(metadata, column, path=path)
+    if (microscope["voltage_kv"] <= 0).any():
+        row = int(np.argmax(microscope["voltage_kv"] <= 0))
+        raise ValueError(f"{path}, {row_place(metadata, row)}: voltage must be positive in kV")
+    defocus_v = column_numbers(metadata, "rlnDefocusV", path=path) if "rlnDefocusV" in metadata else defocus_u
+    return CTF(defocus_u, defocus_v, **optional, **microscope)
+
+
+def parse_poses(metadata, pixels, path):
+    """Poses of length n, or None unless all three angles are there.
+
+    Parameters
+    ----------
+    metadata : DataFrame
+    pixels : ndarray (n,)
+        Å per pixel, for origins that are in pixels (RELION 3.0).
+    path : str
+        For errors.
+    """
+    angles = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    if not all(name in metadata for name in angles):
+        return None
+    euler = np.column_stack([column_numbers(metadata, name, path=path) for name in angles])
+    shift = np.zeros((len(metadata), 2))
+    for column, axis in enumerate("XY"):
+        if f"rlnOrigin{axis}Angst" in metadata:
+            shift[:, column] = column_numbers(metadata, f"rlnOrigin{axis}Angst", path=path)
+        elif f"rlnOrigin{axis}" in metadata:
+            shift[:, column] = column_numbers(metadata, f"rlnOrigin{axis}", path=path) * pixels
+    return Poses(from_relion_angles(euler), shift)
+
+
+def parse_image_names(metadata, path):
+    """Paths as written, which of them each particle uses, and the section from 0, of rlnImageName (``12@a.mrcs``)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = pa.array(metadata["rlnImageName"].astype(object), pa.string())
+    parts = pc.extract_regex(names, r"^(?:(?P<number>[0-9]+)@)?(?P<path>[^@].*)$")
+    if parts.null_count:
+        row = int(np.argmax(parts.is_null().to_numpy(zero_copy_only=False)))
+        text = metadata["rlnImageName"].iloc[row]
+        raise ValueError(f"{path}, {row_place(metadata, row)}: rlnImageName is {text!r}, expected number@stack.mrcs")
+    number = (
+        pc.if_else(pc.equal(parts.field(0), ""), "1", parts.field(0)).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    )
+    if (number < 1).any():
+        row = int(np.argmax(number < 1))
+        text = metadata["rlnImageName"].iloc[row]
+        raise ValueError(f"{path}, {row_place(metadata, row)}: rlnImageName is {text!r}, but images count from 1")
+    coded = parts.field(1).dictionary_encode()
+    return coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False), number - 1
+
+
+def find_stack(name, path, root, *, must_exist=True):
+    """Absolute path of an image file named in ``path``: tried from root, the file's folder, its parents, the working folder."""
+    folder = Path(path).absolute().parent
+    places = [Path(root).absolute()] if root is not None else []
+    places += [folder, *folder.parents, Path.cwd()]
+    for place in places:
+        # An absolute name wins over any place it is joined to.
+        if (place / name).is_file():
+            return str(place / name)
+    if must_exist:
+        if os.path.isabs(name):
+            raise FileNotFoundError(f"stack file {name} is gone")
+        tried = ", ".join(dict.fromkeys(str(place) for place in places if len(place.parts) > 1))
+        raise FileNotFoundError(f"stack file {name} is not in {tried}; root= says where paths begin")
+    return str(places[0] / name)
+
+
+def _image_stack(metadata, path, root, size_px, check):
+    names, file_of_image, position = parse_image_names(metadata, path)
+    paths = []
+    for number, name in enumerate(names):
+        try:
+            paths.append(find_stack(name, path, root, must_exist=check))
+        except FileNotFoundError as error:
+            row = int(np.argmax(file_of_image == number))
+            raise FileNotFoundError(f"{path}, {row_place(metadata, row)}: {error}") from None
+    if not check and size_px is None and paths and os.path.isfile(paths[0]):
+        from cryonb.io.mrc import read_header
+
+        size_px = read_header(paths[0]).shape[-1]
+    try:
+        return ImageStack(paths, file_of_image, position, size_px=size_px, check=check)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _box_size(metadata, optics, group, path, size_px):
+    if size_px is not None or optics is None or "rlnImageSize" not in optics:
+        return size_px
+    sizes = column_numbers(optics, "rlnImageSize", path=f"{path}, data_optics").astype(int)
+    used = np.unique(sizes[np.unique(group)])
+    if len(used) > 1:
+        raise ValueError(f"{path}, data_optics: rlnImageSize differs between optics groups: {used.tolist()} px")
+    return int(used[0])
+
+
+def _one_pixel_size(pixels, images, path):
+    header = images.pixel_size
+    if pixels is None:
+        if header > 0:
+            return header
+        raise ValueError(
+            f"{path}: no pixel size: no rlnImagePixelSize in data_optics (or rlnDetectorPixelSize and rlnMagnification), "
+            "and none in the stack's header; pass pixel_size= in Å"
+        )
+    typical = typical_pixel_size(pixels)
+    low, high = float(pixels.min()), float(pixels.max())
+    if high - low > PIXEL_SIZE_TOLERANCE * typical:
+        raise ValueError(
+            f"{path}: pixel sizes disagree: {low:g} to {high:g} Å between optics groups, more than 1 %; "
+            "rescale to one, select one group, or pass pixel_size="
+        )
+    if high > low:
+        warnings.warn(f"{path}: pixel sizes of {low:g} to {high:g} Å are all taken as {typical:g} Å", stacklevel=3)
+    if header > 0 and abs(header - typical) > PIXEL_SIZE_TOLERANCE * typical:
+        raise ValueError(
+            f"{path}: pixel sizes disagree: {typical:g} Å here, {header:g} Å in the header of {images.paths[0]}; "
+            "pass pixel_size= to say which"
+        )
+    return typical
+
+
+def _require_single_particles(optics, path):
+    if optics is None:
+        return
+    if "rlnImageDimensionality" in optics:
+        dimensions = column_numbers(optics, "rlnImageDimensionality", path=f"{path}, data_optics")
+        if (dimensions != 2).any():
+            raise ValueError(
+                f"{path}, data_optics: rlnImageDimensionality is {dimensions.max():g}; only 2D images are read"
+            )
+    if "rlnCtfDataAreCtfPremultiplied" in optics:
+        if column_numbers(optics, "rlnCtfDataAreCtfPremultiplied", path=f"{path}, data_optics").any():
+            warnings.warn(
+                f"{path}: images are already multiplied by their CTF (rlnCtfDataAreCtfPremultiplied)", stacklevel=3
+            )
+
+
+def _as_one_text(tables):
+    from cryonb.io.star import star_text
+
+    return b"".join(piece for name, table in tables.items() for piece in star_text(name, table)).decode()

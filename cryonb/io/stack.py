@@ -1,0 +1,281 @@
+"""Lazy stacks of particle images: several MRC files seen as one array, read only where one asks."""
+
+import os
+
+import numpy as np
+
+from cryonb.io.mrc import read_header, read_mrc, write_mrc
+
+__all__ = ["ImageStack", "read_stack", "write_stack"]
+
+_WINDOW_BYTES = 32 * 2**20
+_LAST_DECOMPRESSED = {}
+
+
+class ImageStack:
+    """Images that lie in one or more MRC files, as a lazy array ``(n, d, d)`` of float32.
+
+    An integer index gives an image (an array ``(d, d)``); a slice, an index array or a mask gives another lazy stack.
+    ``np.asarray(stack)`` reads. Reading maps the bytes it needs and nothing else, opens each file once, and
+    converts straight into the result: memory is the result plus at most 32 MiB, whatever the files' size.
+    A stack pickles as paths and indices, so a Dask worker that sees the same disk reads for itself.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        The files.
+    file_of_image : array_like (n,) int
+        Which of ``paths`` holds each image.
+    position : array_like (n,) int
+        Section in that file, from 0.
+    size_px : int, optional
+        Box size; needed where ``check`` is off, compared with the files where it is on.
+    sign : +1 or -1, or array_like (n,)
+        Factor on the pixels: -1 for files in which protein is dark.
+    check : bool
+        Read the headers now and compare: files there and whole, boxes equal, positions inside.
+
+    Attributes
+    ----------
+    shape : tuple (n, d, d)
+    dtype : float32
+    pixel_size : float
+        Å in the header of the first file, 0 where not stated or not checked.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Naming the file and the image (1-based, as RELION counts).
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "a.mrcs")
+    >>> write_stack(np.arange(5.0)[:, None, None] * np.ones((4, 4)), path, 1.5)
+    >>> stack = read_stack(path)
+    >>> stack, stack[3:].shape, stack[[4, 0]][0].mean().item(), np.asarray(stack[1:3]).sum().item()
+    (ImageStack(5 × 4², 1 file), (2, 4, 4), 4.0, 48.0)
+    >>> folder.cleanup()
+    """
+
+    dtype = np.dtype(np.float32)
+    ndim = 3
+
+    def __init__(self, paths, file_of_image, position, *, size_px=None, sign=1, check=True):
+        self.paths = tuple(os.path.abspath(path) for path in paths)
+        self.file_of_image = np.asarray(file_of_image, dtype=np.int32)
+        self.position = np.asarray(position, dtype=np.int64)
+        sign = np.asarray(sign, dtype=np.int8)
+        self.sign = sign if sign.ndim == 0 or (sign != sign[:1]).any() else sign.reshape(-1)[:1].reshape(())
+        if self.sign.size == 0:
+            self.sign = np.asarray(1, dtype=np.int8)
+        if self.position.ndim != 1 or self.file_of_image.shape != self.position.shape:
+            raise ValueError(
+                f"file_of_image {self.file_of_image.shape} and position {self.position.shape} must be (n,)"
+            )
+        if len(self.position) and self.position.min() < 0:
+            raise ValueError(f"image {int(np.argmin(self.position)) + 1}: its position in the file must be 1 or more")
+        self.pixel_size = 0.0
+        if check:
+            size_px = self._check(size_px)
+        if size_px is None:
+            raise ValueError("the box size of images that are not checked must be given: pass size_px= in pixels")
+        self.shape = (len(self.position), int(size_px), int(size_px))
+
+    def __len__(self):
+        return self.shape[0]
+
+    @property
+    def nbytes(self):
+        """Bytes that `np.asarray` of it takes."""
+        return self.shape[0] * self.shape[1] * self.shape[2] * self.dtype.itemsize
+
+    def __getitem__(self, index):
+        if isinstance(index, tuple):
+            raise IndexError(
+                "a lazy stack is indexed along its images only; read first: np.asarray(stack[i])[..., rows]"
+            )
+        chosen = np.arange(len(self))[index]
+        if np.ndim(chosen) == 0:
+            return self.read(int(chosen))[0]
+        part = object.__new__(type(self))
+        part.paths, part.pixel_size = self.paths, self.pixel_size
+        part.file_of_image, part.position = self.file_of_image[chosen], self.position[chosen]
+        part.sign = self.sign if self.sign.ndim == 0 else self.sign[chosen]
+        part.shape = (len(part.position), *self.shape[1:])
+        return part
+
+    def __array__(self, dtype=None, copy=None):
+        if copy is False:
+            raise ValueError("a lazy stack has no array to share; reading it makes a copy")
+        images = self.read()
+        return images if dtype is None else images.astype(dtype, copy=False)
+
+    def __repr__(self):
+        files = len(np.unique(self.file_of_image))
+        return f"ImageStack({len(self)} × {self.shape[1]}², {files} file{'' if files == 1 else 's'})"
+
+    def read(self, index=slice(None)):
+        """Images as an array.
+
+        Parameters
+        ----------
+        index : int, slice, index array or mask
+
+        Returns
+        -------
+        ndarray (m, d, d), float32
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            A file that is gone or truncated, or NaN among the pixels, naming file and image (1-based).
+        """
+        chosen = np.atleast_1d(np.arange(len(self))[index])
+        images = np.empty((len(chosen), *self.shape[1:]), dtype=np.float32)
+        files, positions = self.file_of_image[chosen], self.position[chosen]
+        order = np.lexsort((positions, files))
+        bounds = np.flatnonzero(np.diff(files[order])) + 1
+        for rows in np.split(order, bounds) if len(order) else ():
+            _read_file(self.paths[files[rows[0]]], positions[rows], images, rows)
+        if self.sign.ndim:
+            images *= self.sign[chosen][:, None, None]
+        elif self.sign != 1:
+            images *= np.float32(self.sign)
+        return images
+
+    def location(self, index):
+        """Where an image lies, as RELION writes it: ``000012@/path/to/stack.mrcs``."""
+        return f"{self.position[index] + 1:06d}@{self.paths[self.file_of_image[index]]}"
+
+    def _check(self, size_px):
+        last = np.full(len(self.paths), -1, dtype=np.int64)
+        np.maximum.at(last, self.file_of_image, self.position)
+        first_path = None
+        for number, path in enumerate(self.paths):
+            if last[number] < 0:
+                continue
+            header = _stack_header(path)
+            if last[number] >= header.shape[0]:
+                image = int(np.argmax((self.file_of_image == number) & (self.position >= header.shape[0]))) + 1
+                raise ValueError(
+                    f"{path}: image {last[number] + 1} asked for (row {image}), the file has {header.shape[0]}"
+                )
+            if size_px is None:
+                size_px, first_path = header.shape[1], path
+            if header.shape[1] != size_px:
+                where = f"in {first_path}" if first_path else "expected"
+                raise ValueError(f"{path}: box of {header.shape[1]} px, but {size_px} px {where}")
+            self.pixel_size = self.pixel_size or header.pixel_size
+        return size_px
+
+
+def read_stack(path):
+    """All images of one MRC file, as a lazy `ImageStack`.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.mrcs`` or ``.mrc`` with square sections; may be compressed (then kept whole in memory once read).
+
+    Returns
+    -------
+    ImageStack
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+    """
+    n = _stack_header(path).shape[0]
+    return ImageStack([path], np.zeros(n, dtype=np.int32), np.arange(n))
+
+
+def write_stack(images, path, pixel_size):
+    """Write images as an MRC stack (mode 2), chunk by chunk, whole or not at all.
+
+    Parameters
+    ----------
+    images : ndarray (n, d, d) or lazy `ImageStack`
+    path : path-like
+    pixel_size : float
+        Å.
+
+    Raises
+    ------
+    ValueError
+        Not a stack of square images; NaN.
+    """
+    shape = tuple(images.shape)
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise ValueError(f"cannot write {path}: images must have shape (n, d, d), got {shape}")
+    write_mrc(_AsFloat32(images), path, pixel_size=pixel_size, is_stack=True)
+
+
+class _AsFloat32:
+    """View of an array or stack whose slices come as float32."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, images):
+        self.images, self.shape = images, tuple(images.shape)
+
+    def __getitem__(self, index):
+        return np.asarray(self.images[index], dtype=np.float32)
+
+
+def _stack_header(path):
+    header = read_header(path)
+    if header.shape[1] != header.shape[2]:
+        raise ValueError(f"{path}: particle images are square, got {header.shape[2]} × {header.shape[1]} px")
+    if header.dtype.kind == "c":
+        raise ValueError(f"{path}: complex images (MRC mode 4); particle images are real")
+    return header
+
+
+def _read_file(path, positions, images, rows):
+    """Fill ``images[rows]`` with the sections ``positions`` (sorted) of one file."""
+    header = _stack_header(path)
+    if header.shape[1:] != images.shape[1:]:
+        raise ValueError(f"{path}: box of {header.shape[1]} px, but {images.shape[1]} px expected")
+    if positions[-1] >= header.shape[0]:
+        raise ValueError(f"{path}: image {positions[-1] + 1} asked for, the file has {header.shape[0]}")
+    section_bytes = header.shape[1] * header.shape[2] * header.dtype.itemsize
+    longest = max(1, _WINDOW_BYTES // section_bytes)
+    # A run of neighbouring sections is one window; a gap (or a repeat) starts the next.
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(positions) != 1) + 1, [len(positions)]])
+    with open(path, "rb") as file:
+        for start, stop in zip(starts[:-1], starts[1:]):
+            for begin in range(start, stop, longest):
+                end = min(begin + longest, stop)
+                window = _window(header, file, int(positions[begin]), end - begin)
+                images[rows[begin:end]] = window
+                if header.dtype.kind == "f":
+                    _require_finite(images, rows[begin:end], path, positions[begin:end])
+
+
+def _window(header, file, first, count):
+    shape = (count, *header.shape[1:])
+    if header.compressed:
+        return _decompressed(header.path)[first : first + count]
+    offset = header.offset + first * int(np.prod(shape[1:])) * header.dtype.itemsize
+    return np.memmap(file, dtype=header.dtype, mode="r", offset=offset, shape=shape)
+
+
+def _decompressed(path):
+    # One compressed file at a time is kept: reading it image by image would otherwise inflate it for each.
+    key = (path, os.stat(path).st_mtime_ns)
+    if key not in _LAST_DECOMPRESSED:
+        data = read_mrc(path)[0]
+        _LAST_DECOMPRESSED.clear()
+        _LAST_DECOMPRESSED[key] = data
+    return _LAST_DECOMPRESSED[key]
+
+
+def _require_finite(images, rows, path, positions):
+    # The sum over an image is finite unless a pixel is not (float64: it cannot overflow).
+    bad = ~np.isfinite(images[rows].sum(axis=(1, 2), dtype=np.float64))
+    if bad.any():
+        position = int(positions[np.argmax(bad)])
+        count = int((~np.isfinite(images[rows[np.argmax(bad)]])).sum())
+        raise ValueError(f"{path}: image {position + 1} has {count} pixel{'s'[: count != 1]} that are NaN or infinite")
