@@ -4,6 +4,8 @@ Nothing here computes a number that a reader might want, and nothing calls ``sho
 """
 
 from .ctf import contrast_transfer, thon_rings
+from .manifold import eigenvalues, embedding, landscape
+from .resolution import fourier_shell_correlation
 from .style import STYLE, png
 from .volumes import central_slices, image, images, projection_montage, surface, surface_strip
 
@@ -11,8 +13,12 @@ __all__ = [
     "STYLE",
     "central_slices",
     "contrast_transfer",
+    "eigenvalues",
+    "embedding",
+    "fourier_shell_correlation",
     "image",
     "images",
+    "landscape",
     "png",
     "projection_montage",
     "surface",

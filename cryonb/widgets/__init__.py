@@ -3,9 +3,20 @@
 Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryonb.widgets.ngl`).
 """
 
+from .ctf import ContrastTransfer
+from .image_formation import FormedImage, ImageFormation, form_image
 from .ngl import density_scene, nglview, view
 from .volumes import DensityMovie
 
-__all__ = ["DensityMovie", "density_scene", "nglview", "view"]
+__all__ = [
+    "ContrastTransfer",
+    "DensityMovie",
+    "FormedImage",
+    "ImageFormation",
+    "density_scene",
+    "form_image",
+    "nglview",
+    "view",
+]
 
 nglview()

@@ -1,0 +1,160 @@
+"""Plots: what is drawn where, in which unit; and that drawing leaves the reader's session alone."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+
+from cryonb import CTF, Embedding, EnergyLandscape, Particles, Volume, ctf, plot  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def ball():
+    """A ball of radius 20 Å at (x, y, z) = (16, 0, 0) Å in a box of 32 voxels of 4 Å."""
+    z, y, x = np.indices((32, 32, 32)) - 16
+    return Volume(((x - 4) ** 2 + y**2 + z**2 <= 25).astype(float), 4.0)
+
+
+def test_an_image_is_drawn_in_angstrom_from_the_centre(ball):
+    data = ball.data.sum(0)
+    ax = plot.image(data, pixel_size=4.0)
+    left, right, bottom, top = ax.images[0].get_extent()
+    assert (left, right, bottom, top) == (-66, 62, -66, 62)  # pixel 16 of 32 is centred on 0 Å
+    assert "(Å)" in ax.get_xlabel() and "(Å)" in ax.get_ylabel()
+    assert ax.images[0].origin == "lower"
+
+
+def test_a_montage_has_one_grey_scale_and_a_bar_of_the_right_length(ball):
+    ax = plot.images(ball.data[8:24], pixel_size=4.0, columns=8)
+    assert len(ax.images) == 16
+    assert len({picture.get_clim() for picture in ax.images}) == 1
+    length = float(ax.texts[-1].get_text().removesuffix(" Å"))
+    (start, end), _ = ax.lines[-1].get_data()
+    assert (end - start) * 4.0 == pytest.approx(length)
+
+
+def test_central_slices_show_the_three_planes(ball):
+    ax = plot.central_slices(ball)
+    z_plane, y_plane, x_plane = (picture.get_array() for picture in ax.images)
+    assert z_plane[16, 20] == y_plane[16, 20] == 1  # the ball's centre, x = +16 Å
+    assert x_plane[16, 16] == 1 and x_plane.sum() < z_plane.sum()  # cut off its centre
+
+
+def test_projection_montage_draws_only_what_there_is():
+    particles = Particles(np.zeros((3, 8, 8), np.float32), 2.0)
+    assert len(plot.projection_montage(particles, count=16).images) == 3
+
+
+def test_a_surface_covers_the_disc_of_a_ball(ball):
+    picture = plot.surface(ball, level=0.5).images[0].get_array()
+    covered = (picture < 0.999).any(-1).mean()
+    # π (20 Å)² of (128 Å)², give or take half a voxel of radius
+    assert np.pi * 18**2 / 128**2 < covered < np.pi * 22**2 / 128**2
+    columns = np.flatnonzero((picture < 0.999).any(-1).any(0))
+    centre = (columns.mean() / (picture.shape[1] - 1) - 0.5) * 128
+    assert centre == pytest.approx(16, abs=3)  # x to the right
+
+
+def test_a_strip_has_a_tile_for_each_volume(ball):
+    assert len(plot.surface_strip([ball, ball, ball], titles=["a", "b", "c"]).images) == 3
+
+
+def test_contrast_transfer_is_the_ctf_itself_labelled_in_angstrom():
+    lens = CTF(15000, 15000)
+    ax = plot.contrast_transfer(lens, pixel_size=2.0)
+    k, value = ax.lines[-1].get_data()
+    assert np.allclose(value, ctf.evaluate(lens, k, 0 * k))
+    labels = {float(label.get_text()): tick for label, tick in zip(ax.get_xticklabels(), ax.get_xticks(), strict=True)}
+    assert all(tick == pytest.approx(1 / angstrom) for angstrom, tick in labels.items())
+    assert ax.get_xlim() == (0, 0.25)
+
+
+def test_thon_rings_are_zero_where_the_ctf_is():
+    lens = CTF(20000, 18000, 30)
+    picture = plot.thon_rings(lens, size_px=64, pixel_size=3.0).images[0].get_array()
+    assert np.allclose(picture, ctf.grid(lens, 64, 3.0) ** 2)
+
+
+def test_fsc_marks_the_crossing():
+    class Curve:
+        frequency = np.linspace(0, 0.1, 33)
+        correlation = 1 - frequency / 0.1
+
+        def at(self, threshold):
+            return 0.1**-1 / (1 - threshold)
+
+    ax = plot.fourier_shell_correlation([Curve()], labels=["half maps"])
+    x, y = ax.lines[-1].get_data()
+    assert x == pytest.approx([0.0857], abs=1e-4) and y == [0.143]
+    assert "11.7 Å" in ax.get_legend().get_texts()[0].get_text()
+
+
+@pytest.fixture
+def double_well():
+    edges = np.linspace(-10, 10, 21)
+    x = (edges[1:] + edges[:-1]) / 2
+    energy = 2 * np.cos(x / 2) + 0.02 * x**2
+    return EnergyLandscape(energy, [edges], energy - 0.3, energy + 0.3, gauge="ratchet (°)", credibility=0.8)
+
+
+def test_landscape_shows_band_and_truth(double_well):
+    ax = plot.landscape(double_well, truth=double_well.energy_kt + 7)
+    assert ax.get_xlabel() == "ratchet (°)" and "(kT)" in ax.get_ylabel()
+    estimate, truth = ax.lines
+    assert np.allclose(estimate.get_ydata(), truth.get_ydata())  # both above their minimum
+    assert "80 % band" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_an_unresolvable_landscape_says_so(double_well):
+    from dataclasses import replace
+
+    ax = plot.landscape(replace(double_well, verdict="unresolvable: too few particles"))
+    assert "unresolvable" in ax.get_title("left")
+
+
+def test_two_coordinates_keep_their_axes_and_unobserved_bins_stay_empty(double_well):
+    energy = double_well.energy_kt[:, None] + np.linspace(0, 3, 12)
+    energy[0, :4] = np.nan
+    edges = [double_well.edges[0], np.linspace(0, 6, 13)]
+    result = EnergyLandscape(energy, edges, gauge=["ratchet (°)", "swivel (°)"])
+    ax = plot.landscape(result, truth=energy, path=np.zeros((2, 2)))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("ratchet (°)", "swivel (°)")
+    mesh = ax.collections[0].get_array()
+    assert mesh.shape == (12, 20) and np.ma.getmaskarray(mesh).sum() == 4
+
+
+def test_embedding_and_eigenvalues():
+    points = np.random.default_rng(0).normal(size=(50, 2))
+    result = Embedding(points, [0.9, 0.4], "diffusion map")
+    assert np.allclose(plot.embedding(result, color=points[:, 0]).collections[0].get_offsets(), points)
+    assert np.allclose(plot.eigenvalues(result, null=[0.3, 0.3]).lines[0].get_ydata(), [0.9, 0.4])
+    with pytest.raises(ValueError, match="needs a colour"):
+        plot.embedding(Embedding(points[:, :1], [0.9], "one"))
+
+
+def test_given_axes_are_used_and_the_readers_settings_survive(ball):
+    before = dict(matplotlib.rcParams)
+    ax = plt.figure().subplots()
+    count = len(plt.get_fignums())
+    assert plot.image(ball.data[16], pixel_size=4.0, ax=ax) is ax
+    assert len(plt.get_fignums()) == count
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_png_opens_no_window(ball):
+    count = len(plt.get_fignums())
+    content = plot.png(lambda figure: plot.central_slices(ball, ax=figure.subplots()), width=4, height=2, dpi=50)
+    assert Image.open(io.BytesIO(content)).size == (200, 100)
+    assert len(plt.get_fignums()) == count

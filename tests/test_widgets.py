@@ -1,0 +1,130 @@
+"""Widgets without a browser: set a control, compare ``result`` with the function behind it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ipywidgets", reason="ipywidgets is not installed: pip install '.[lab]'")
+pytest.importorskip("nglview", reason="nglview is not installed: pip install '.[lab]'")
+
+from cryonb import CTF, Poses, Volume, fourier, projection, rotations, widgets  # noqa: E402
+from cryonb.widgets import ngl  # noqa: E402
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def volume():
+    atoms = np.random.default_rng(0).normal(size=(60, 3)) * [30, 20, 10]
+    return projection.atoms_to_volume((atoms, np.ones(60)), 6.0, 32, 5.0)
+
+
+def test_the_shim_speaks_the_installed_front_end():
+    """The whole reason for widgets/ngl.py: Python and browser must name the same version, or nothing is drawn."""
+    installed = ngl.front_end_version()
+    assert installed is not None
+    assert ngl.nglview().NGLWidget()._view_module_version == installed
+
+
+def test_the_shim_complains_when_it_comes_too_late():
+    code = "import nglview, nglview._frontend as f; f.__frontend_version__ = '0.0'; import cryonb.widgets"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert "restart the kernel and import cryonb.widgets first" in ended.stderr
+
+
+def test_an_encoded_map_is_an_mrc_that_others_read(volume, tmp_path):
+    mrcfile = pytest.importorskip("mrcfile")
+    content, level = ngl.encode_map(volume)
+    (tmp_path / "map.mrc").write_bytes(content)
+    with mrcfile.open(tmp_path / "map.mrc") as mrc:
+        assert mrc.voxel_size.x == pytest.approx(5.0)
+        assert np.abs(mrc.data * level - volume.data).max() <= 0.51 * level  # rounded to one grey level
+        assert int(mrc.header.nxstart) == -16
+
+
+def test_an_empty_map_can_be_encoded():
+    content, level = ngl.encode_map(Volume(np.zeros((4, 4, 4)), 1.0))
+    assert len(content) == 1024 + 64 and level > 0
+
+
+def test_a_scene_is_a_plain_dict(volume):
+    scene = widgets.density_scene([volume, volume], level=0.01, color=["#112233", "#445566"], shown=1)
+    assert [part["visible"] for part in scene["components"]] == [False, True]
+    assert [part["color"] for part in scene["components"]] == ["#112233", "#445566"]
+    _, step = ngl.encode_map(volume)
+    assert scene["components"][0]["isolevel"] * step == pytest.approx(0.01)
+    with pytest.raises(ValueError, match="one colour or 2"):
+        widgets.density_scene([volume, volume], level=0.01, color=["#112233"] * 3)
+
+
+def test_a_movie_shows_one_frame_at_a_time(volume):
+    frames = [volume, Volume(volume.data * 2, 5.0), Volume(volume.data * 3, 5.0)]
+    movie = widgets.DensityMovie(frames, level=0.01, captions=["a", "b", "c"])
+    assert movie.result is frames[0] and movie.caption.value == "a"
+    movie.frame.value = 2
+    assert movie.result is frames[2] and movie.caption.value == "c"
+    sent = [call._ngl_msg for call in movie.ngl_view._callbacks_before_loaded]
+    last = [message["args"] for message in sent if message["methodName"] == "setVisibility"][-3:]
+    assert last == [[False], [False], [True]]
+    assert sum(message["methodName"] == "loadFile" for message in sent) == 3
+    with pytest.raises(ValueError, match="3 captions"):
+        widgets.DensityMovie(frames, level=0.01, captions=["a"])
+
+
+def test_turning_pages_does_not_send_the_maps_again(volume):
+    """nglview sends its whole archive whenever it grows; frames are shown by calls that stay out of it."""
+    movie = widgets.DensityMovie([volume, volume], level=0.01)
+    archived = len(movie.ngl_view._ngl_msg_archive)
+    movie.frame.value = 1
+    assert len(movie.ngl_view._ngl_msg_archive) == archived
+
+
+def test_a_view_has_its_size_before_it_is_on_the_page(volume):
+    view = widgets.view(widgets.density_scene([volume], level=0.01, size_px=(300, 200)))
+    assert (view._view_width, view._view_height) == ("300px", "200px")
+
+
+def test_the_ctf_panel_gives_the_ctf_of_its_sliders():
+    panel = widgets.ContrastTransfer(pixel_size=2.0)
+    first = panel.view.value
+    panel.defocus.value, panel.astigmatism.value, panel.angle.value = 2.0, 0.4, 45
+    wanted = CTF(22000, 18000, 45, amplitude_contrast=0.1)
+    assert (panel.result.defocus_u, panel.result.defocus_v) == pytest.approx((wanted.defocus_u, wanted.defocus_v))
+    assert panel.result.defocus_angle == 45
+    assert bytes(panel.view.value[:4]) == PNG and panel.view.value != first
+
+
+def test_image_formation_gives_what_its_function_gives(volume):
+    panel = widgets.ImageFormation(volume, radius=60, rng=3)
+    panel.rot.value, panel.tilt.value, panel.defocus.value, panel.snr.value = 50, 40, 2.0, 0.5
+    clean = projection.project(volume, Poses(rotations.from_relion_angles([[50, 40, 0]])))[0]
+    wanted = widgets.form_image(clean, CTF(20000, 20000), 5.0, snr=0.5, radius_px=12, rng=3)
+    assert np.array_equal(panel.result.noisy, wanted.noisy)
+    assert bytes(panel.view.value[:4]) == PNG
+
+
+def test_the_signal_to_noise_ratio_is_what_was_asked_for(volume):
+    clean = projection.project(volume, Poses(rotations.random_rotations(1, rng=0)))[0]
+    circle = fourier.radius_px(32) <= 12
+    made = [widgets.form_image(clean, CTF(1e4, 1e4), 5.0, snr=0.2, radius_px=12, rng=seed) for seed in range(40)]
+    # a variance from m pixels is known to a fraction √(2/m)
+    tolerance = 4 * np.sqrt(2 / (40 * circle.sum()))
+    noise = np.mean([(image.noisy - image.seen)[circle].var() for image in made])
+    assert made[0].seen[circle].var() / noise == pytest.approx(0.2, rel=tolerance)
+
+
+def test_no_control_is_without_a_label(volume):
+    import ipywidgets
+
+    panels = [
+        widgets.ContrastTransfer(pixel_size=2.0),
+        widgets.ImageFormation(volume, radius=60, rng=0),
+        widgets.DensityMovie([volume], level=0.01),
+    ]
+    for panel in panels:
+        controls = [value for value in vars(panel).values() if isinstance(value, ipywidgets.ValueWidget)]
+        sliders = [control for control in controls if "Slider" in type(control).__name__]
+        assert sliders and all(control.description for control in sliders)
