@@ -223,7 +223,7 @@ def read_micrograph(path, *, pixel_size=None):
         from PIL import Image
 
         with Image.open(path) as image:
-            # MRC's first row is the lowest y, an image file's the top of the picture; both are row 0 here, as RELION does.
+            # Row 0 is the top of the picture here and the first row of an MRC file there, as RELION takes them.
             return Micrograph(np.asarray(image.convert("F")), _known(pixel_size or 0, path, "pixel_size"))
     data, header = read_mrc(path)
     if header.shape[0] != 1:
@@ -297,8 +297,8 @@ def _check_bytes(header, actual):
     if actual < expected:
         shape = " × ".join(map(str, header.shape))
         raise ValueError(
-            f"{header.path}: truncated: the header promises {shape} values of {header.dtype.name} = {expected:,} bytes, "
-            f"the file has {actual:,} bytes"
+            f"{header.path}: truncated: the header promises {shape} values of {header.dtype.name} = "
+            f"{expected:,} bytes, the file has {actual:,} bytes"
         )
 
 
@@ -326,7 +326,7 @@ def _known(size, path, name):
 
 
 def _stream(data, file, dtype, path):
-    """Write section after section in chunks; returns (minimum, maximum, mean, rms) of real data, MRC2014's "unknown" else."""
+    """Write section after section; returns (minimum, maximum, mean, rms), or MRC2014's "unknown" if complex."""
     per_chunk = max(1, _CHUNK_BYTES // (int(np.prod(data.shape[1:])) * dtype.itemsize))
     count, low, high, total, squares = 0, np.inf, -np.inf, 0.0, 0.0
     for start in range(0, data.shape[0], per_chunk):

@@ -72,8 +72,8 @@ def read_particles(path, *, root=None, pixel_size=None, size_px=None, check_imag
     >>> ctf = CTF(np.full(3, 15000.0), 14000.0, 30.0)
     >>> write_particles(Particles(np.zeros((3, 8, 8)), 2.0, ctf=ctf), path)
     >>> particles = read_particles(path)
-    >>> particles.images, particles.pixel_size, particles.ctf.defocus_u[0].item(), particles.metadata.loc[0, "rlnDefocusU"]
-    (ImageStack(3 × 8², 1 file), 2.0, 15000.0, '15000.000000')
+    >>> particles.images, particles.ctf.defocus_u[0].item(), particles.metadata.loc[0, "rlnDefocusU"]
+    (ImageStack(3 × 8², 1 file), 15000.0, '15000.000000')
     >>> folder.cleanup()
     """
     kind = detect_format(existing_file(path))
@@ -281,7 +281,7 @@ def parse_image_names(metadata, path):
 
 
 def find_stack(name, path, root, *, must_exist=True):
-    """Absolute path of an image file named in ``path``: tried from root, the file's folder, its parents, the working folder."""
+    """Absolute path of an image file, sought from root, the folder of ``path``, its parents, the working folder."""
     folder = Path(path).absolute().parent
     places = [Path(root).absolute()] if root is not None else []
     places += [folder, *folder.parents, Path.cwd()]
@@ -332,8 +332,8 @@ def _one_pixel_size(pixels, images, path):
         if header > 0:
             return header
         raise ValueError(
-            f"{path}: no pixel size: no rlnImagePixelSize in data_optics (or rlnDetectorPixelSize and rlnMagnification), "
-            "and none in the stack's header; pass pixel_size= in Å"
+            f"{path}: no pixel size: no rlnImagePixelSize in data_optics (RELION 3.0: rlnDetectorPixelSize and "
+            "rlnMagnification), and none in the stack's header; pass pixel_size= in Å"
         )
     typical = typical_pixel_size(pixels)
     low, high = float(pixels.min()), float(pixels.max())

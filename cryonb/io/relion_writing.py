@@ -216,7 +216,8 @@ def _update_poses(metadata, pixels, poses):
         if old in metadata and name not in metadata:
             place = metadata.columns.get_loc(old)
             metadata.insert(place, name, number_text(poses.shift[:, column]))
-        metadata.drop(columns=old, inplace=True, errors="ignore")
+        if old in metadata:
+            del metadata[old]
         _replace_changed(metadata, name, poses.shift[:, column])
 
 
