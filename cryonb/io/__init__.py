@@ -8,7 +8,7 @@ from importlib import import_module as _import_module
 
 _WHERE = {
     "ImageStack": "stack",
-    "describe": "describe",
+    "describe": "description",
     "detect_format": "formats",
     "read_cryosparc": "cryosparc",
     "read_micrograph": "mrc",
