@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from . import fourier
-from .parallel import chunk_slices
 from .types import Particles, Volume
 
 __all__ = [
@@ -222,7 +221,7 @@ def resample(data, size_px):
         return Volume(_resampled(data.data, size_px, 3), voxel_size, data.origin + shift)
     if isinstance(data, Particles):
         images = np.empty((len(data), size_px, size_px), dtype=np.float32)
-        for chunk in chunk_slices(len(data), BATCH):
+        for chunk in _batches(len(data)):
             images[chunk] = _resampled(np.asarray(data.images[chunk], dtype=np.float32), size_px, 2)
         return replace(data, images=images, pixel_size=data.box_size / size_px)
     return _resampled(_images(data), size_px, 2)
@@ -305,7 +304,7 @@ def noise_spectrum(data, radius_px, *, edge_px=3):
     mask = 1 - soft_sphere(size_px, radius_px, edge_px=edge_px, ndim=2)
     images = images if len(images.shape) == 3 else images[None]
     total = np.zeros((size_px, size_px))
-    for chunk in chunk_slices(images.shape[0], BATCH):
+    for chunk in _batches(images.shape[0]):
         part = np.asarray(images[chunk], dtype=np.float32)
         mean = (part * mask).sum(axis=(1, 2), keepdims=True) / mask.sum()
         total += (np.abs(fourier.transform((part - mean) * mask, ndim=2)) ** 2).sum(axis=0, dtype=np.float64)
@@ -376,9 +375,13 @@ def _on_images(data, function):
     if not isinstance(data, Particles):
         return function(_images(data)).astype(np.float32)
     images = np.empty((len(data), data.size_px, data.size_px), dtype=np.float32)
-    for chunk in chunk_slices(len(data), BATCH):
+    for chunk in _batches(len(data)):
         images[chunk] = function(np.asarray(data.images[chunk], dtype=np.float32))
     return replace(data, images=images)
+
+
+def _batches(n):
+    return [slice(start, min(start + BATCH, n)) for start in range(0, n, BATCH)]
 
 
 def _images(array):

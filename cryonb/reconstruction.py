@@ -14,6 +14,7 @@ __all__ = [
 ]  # fmt: skip
 
 CHUNK_BYTES = 16 * 2**20  # of images
+BATCH = 256  # images whose transforms are held at once
 FINE_STEP = 0.5  # Fourier pixels
 
 
@@ -134,7 +135,7 @@ def accumulate(accumulator, particles, *, weights=None, operators=None):
     half = projection.half_plane(size_px)
     coarse = (half.points**2).sum(axis=1) >= projection.FREE_SHELLS**2
     fine, fine_weights = _fine_points()
-    for batch in parallel.chunk_slices(len(particles), projection.BATCH):
+    for batch in parallel.chunk_slices(len(particles), BATCH):
         part = particles[batch]
         images = np.asarray(part.images, dtype=np.float32)
         _check_finite(images, batch.start)

@@ -1,4 +1,4 @@
-"""Central slices: a volume to its images and back, as an adjoint pair; and exact projections of atoms.
+"""Central slices: a volume to its images and back, as an adjoint pair; and back to the volume that explains them.
 
 The projection-slice theorem, F_image(k) = F_volume(R·(kx, ky, 0)), on a volume that is zero-padded (twice
 by default) and read by trilinear interpolation. What that interpolation does in real space, a product of
@@ -8,16 +8,15 @@ same two kernels serve the Cartesian half-plane here and the polar grids of the 
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import scipy.fft
 
-from . import _kernels
-from .types import Volume
+from ..types import Volume
 
 __all__ = [
-    "Accumulator", "FourierVolume", "HalfPlane", "atoms_to_volume", "back_project", "from_half_plane", "half_plane",
-    "insert_slices", "prepare", "project", "project_atoms", "sample_slices", "shift_phases", "solve", "to_half_plane",
-    "weight_spectrum",
+    "FREE_SHELLS", "Accumulator", "FourierVolume", "HalfPlane", "back_project", "from_half_plane", "half_plane",
+    "insert_slices", "prepare", "project", "sample_slices", "shift_phases", "solve", "to_half_plane", "weight_spectrum",
 ]  # fmt: skip
 
 BATCH = 256  # images whose slices are held at once
@@ -162,7 +161,7 @@ def sample_slices(fourier_volume, matrices, points):
     axes = _plane_axes(matrices, fourier_volume.padding)
     points = np.ascontiguousarray(points, dtype=np.float32)
     slices = np.empty((len(axes), len(points)), dtype=np.complex64)
-    _kernels.gather(fourier_volume.data, axes, points, slices)
+    _gather(fourier_volume.data, axes, points, slices)
     return slices
 
 
@@ -186,7 +185,7 @@ def insert_slices(accumulator, values, weights, matrices, points):
     values = np.ascontiguousarray(values, dtype=np.complex64)
     with_weights = weights is not None
     weights = np.ascontiguousarray(weights, dtype=np.float32) if with_weights else np.zeros((1, 1), np.float32)
-    _kernels.scatter(accumulator.values, accumulator.weights, axes, points, values, weights, with_weights)
+    _scatter(accumulator.values, accumulator.weights, axes, points, values, weights, with_weights)
 
 
 def shift_phases(points, shift, box_size):
@@ -352,80 +351,6 @@ def weight_spectrum(accumulator):
     return _mean_over_shells(weights, shell, inside, accumulator.size_px) * accumulator.padding**3
 
 
-def project_atoms(atoms, sigma, poses, size_px, pixel_size):
-    """Exact projections of Gaussian pseudo-atoms, integrated over each pixel.
-
-    Parameters
-    ----------
-    atoms : tuple of ndarray (a, 3) and (a,)
-        Coordinates in Å from the centre of the box, and weights (the integral of each Gaussian).
-    sigma : float or ndarray (a,)
-        Standard deviation in Å.
-    poses : Poses
-        n of them.
-    size_px : int
-    pixel_size : float
-        Å.
-
-    Returns
-    -------
-    ndarray (n, size_px, size_px) float32: the density integrated along the beam and averaged over each
-    pixel's area, times ``pixel_size²``, so that an image sums to the weights inside it; the scale of
-    ``project(atoms_to_volume(…))``.
-
-    Notes
-    -----
-    A Gaussian projects to a Gaussian, whose integral over a pixel is a product of two differences of
-    error functions: no grid, no interpolation, hence an independent check on `project`.
-
-    Examples
-    --------
-    >>> from cryonb.types import Poses
-    >>> from scipy.spatial.transform import Rotation
-    >>> point = (np.zeros((1, 3)), np.ones(1))
-    >>> image = project_atoms(point, 2.0, Poses(Rotation.random(2, rng=0)), 16, 2.0)
-    >>> image.sum((1, 2)).round(5).tolist()
-    [1.0, 1.0]
-    """
-    coordinates, weights, sigma = _check_atoms(atoms, sigma)
-    images = np.zeros((len(poses), size_px, size_px), dtype=np.float32)
-    axes = poses.rotation.as_matrix()[:, :, :2]  # columns of R: the image's x and y in the volume's frame
-    shift = poses.shift
-    _kernels.draw_atoms(coordinates / pixel_size, weights, sigma / pixel_size, axes, -shift / pixel_size, images)
-    return images
-
-
-def atoms_to_volume(atoms, sigma, size_px, voxel_size):
-    """Density of Gaussian pseudo-atoms on a grid, integrated over each voxel.
-
-    Parameters
-    ----------
-    atoms, sigma
-        As in `project_atoms`.
-    size_px : int
-    voxel_size : float
-        Å.
-
-    Returns
-    -------
-    Volume whose voxels sum to the weights inside it.
-    """
-    coordinates, weights, sigma = _check_atoms(atoms, sigma)
-    data = np.zeros((size_px,) * 3, dtype=np.float32)
-    _kernels.fill_atoms(coordinates / voxel_size, weights, sigma / voxel_size, data)
-    return Volume(data, voxel_size)
-
-
-def _check_atoms(atoms, sigma):
-    coordinates, weights = (np.ascontiguousarray(part, dtype=np.float64) for part in atoms)
-    if coordinates.ndim != 2 or coordinates.shape[1] != 3 or weights.shape != coordinates.shape[:1]:
-        raise ValueError(f"atoms are coordinates (a, 3) and weights (a,), got {coordinates.shape} and {weights.shape}")
-    sigma = np.broadcast_to(np.asarray(sigma, dtype=np.float64), weights.shape)
-    if not (sigma > 0).all():
-        raise ValueError(f"sigma must be positive in Å, got {sigma.min():g}")
-    return coordinates, weights, np.ascontiguousarray(sigma)
-
-
 def _interpolation_envelope(size_px, padding):
     """Real-space envelope of trilinear interpolation on a grid padded ``padding`` times."""
     axis = np.sinc((np.arange(size_px) - size_px // 2) / (size_px * padding)) ** 2
@@ -479,3 +404,76 @@ def _plane_axes(matrices, padding):
     if matrices.ndim != 3 or matrices.shape[1:] != (3, 3):
         raise ValueError(f"matrices must have shape (n, 3, 3), got {matrices.shape}")
     return np.ascontiguousarray(matrices[:, :, :2] * padding, dtype=np.float32)
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _gather(data, axes, points, slices):
+    depth, height, width = data.shape
+    centre = depth // 2
+    for n in range(len(axes)):
+        xx, xy = axes[n, 0, 0], axes[n, 0, 1]
+        yx, yy = axes[n, 1, 0], axes[n, 1, 1]
+        zx, zy = axes[n, 2, 0], axes[n, 2, 1]
+        for m in range(len(points)):
+            kx, ky = points[m, 0], points[m, 1]
+            x = xx * kx + xy * ky
+            y = yx * kx + yy * ky
+            z = zx * kx + zy * ky
+            mirrored = x < 0
+            if mirrored:
+                x, y, z = -x, -y, -z
+            y += centre
+            z += centre
+            x0, y0, z0 = int(x), int(np.floor(y)), int(np.floor(z))
+            if x0 + 1 >= width or y0 < 0 or y0 >= height or z0 < 0 or z0 >= depth:
+                slices[n, m] = 0
+                continue
+            y1 = y0 + 1 if y0 + 1 < height else 0  # +Nyquist is −Nyquist
+            z1 = z0 + 1 if z0 + 1 < depth else 0
+            fx, fy, fz = x - np.float32(x0), y - np.float32(y0), z - np.float32(z0)
+            gx, gy, gz = np.float32(1) - fx, np.float32(1) - fy, np.float32(1) - fz
+            low = gy * (gx * data[z0, y0, x0] + fx * data[z0, y0, x0 + 1]) + fy * (
+                gx * data[z0, y1, x0] + fx * data[z0, y1, x0 + 1]
+            )
+            high = gy * (gx * data[z1, y0, x0] + fx * data[z1, y0, x0 + 1]) + fy * (
+                gx * data[z1, y1, x0] + fx * data[z1, y1, x0 + 1]
+            )
+            value = gz * low + fz * high
+            slices[n, m] = np.conj(value) if mirrored else value
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _scatter(values, weights, axes, points, slices, slice_weights, with_weights):
+    depth, height, width = values.shape
+    centre = depth // 2
+    for n in range(len(axes)):
+        xx, xy = axes[n, 0, 0], axes[n, 0, 1]
+        yx, yy = axes[n, 1, 0], axes[n, 1, 1]
+        zx, zy = axes[n, 2, 0], axes[n, 2, 1]
+        for m in range(len(points)):
+            kx, ky = points[m, 0], points[m, 1]
+            x = xx * kx + xy * ky
+            y = yx * kx + yy * ky
+            z = zx * kx + zy * ky
+            value = slices[n, m]
+            if x < 0:
+                x, y, z = -x, -y, -z
+                value = np.conj(value)
+            y += centre
+            z += centre
+            x0, y0, z0 = int(x), int(np.floor(y)), int(np.floor(z))
+            if x0 + 1 >= width or y0 < 0 or y0 >= height or z0 < 0 or z0 >= depth:
+                continue
+            fx, fy, fz = x - np.float32(x0), y - np.float32(y0), z - np.float32(z0)
+            weight = slice_weights[n, m] if with_weights else np.float32(0)
+            for dz in range(2):
+                wz = fz if dz else np.float32(1) - fz
+                zi = (z0 + dz) % depth  # +Nyquist is −Nyquist
+                for dy in range(2):
+                    wzy = wz * (fy if dy else np.float32(1) - fy)
+                    yi = (y0 + dy) % height
+                    for dx in range(2):
+                        w = wzy * (fx if dx else np.float32(1) - fx)
+                        values[zi, yi, x0 + dx] += w * value
+                        if with_weights:
+                            weights[zi, yi, x0 + dx] += w * weight
