@@ -58,10 +58,11 @@ def _mrc(path):
     n, height, width = header.shape
     if n == 1:
         title = f"MRC file, an image of {width} × {height} px"
-    elif header.is_stack or height == width != n:
+    elif header.is_stack:
         title = f"MRC file, a stack of {n} images of {width} × {height} px"
     else:
-        title = f"MRC file, a volume of {width} × {height} × {n} voxels"
+        cube = "" if n == height == width else ", not a cube"
+        title = f"MRC file, a volume of {width} × {height} × {n} voxels{cube}"
     kind = header.dtype.newbyteorder("=").name
     order = ", big-endian" if header.dtype.byteorder == ">" else ""
     packed = ", compressed" if header.compressed else ""

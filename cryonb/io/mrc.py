@@ -98,8 +98,8 @@ def read_header(path):
         raise ValueError(f"{path}: expected an MRC file, but the content looks like {kind!r}{short}")
     header = np.frombuffer(head, dtype=mrcfile.dtypes.HEADER_DTYPE, count=1)[0]
     swapped = header.view(header.dtype.newbyteorder())
-    # The mode, not the machine stamp, decides the byte order: some programs never write the stamp.
-    if int(header["mode"]) not in _MODES and (int(swapped["mode"]) in _MODES or 0 < swapped["nx"] < header["nx"]):
+    # What makes sense, not the machine stamp, decides the byte order: some programs never write the stamp.
+    if not _makes_sense(header) and _makes_sense(swapped):
         header = swapped
     mode = int(header["mode"])
     if mode not in _MODES:
@@ -154,7 +154,7 @@ def read_mrc(path):
     return np.frombuffer(content, header.dtype, count, header.offset).reshape(header.shape), header
 
 
-def read_volume(path, *, voxel_size=None):
+def read_volume(path, *, voxel_size=None, pad=False):
     """Volume of an MRC/CCP4 file (``.mrc``, ``.map``, compressed or not).
 
     Axes in any order are turned to ``[z, y, x]``; ``ORIGIN`` (or ``NSTART`` where it is zero) gives the position.
@@ -164,6 +164,8 @@ def read_volume(path, *, voxel_size=None):
     path : path-like
     voxel_size : float, optional
         Å, instead of the header's.
+    pad : bool
+        Make a box that is not a cube one, by zeros after the last voxel of each axis (the origin stays).
 
     Returns
     -------
@@ -184,12 +186,14 @@ def read_volume(path, *, voxel_size=None):
     (Volume(8³, 2.1 Å/voxel, 16.8 Å box), [-8.4, 0.0, 0.0])
     """
     data, header = read_mrc(path)
-    if len(set(header.shape)) != 1:
-        raise ValueError(f"{path}: a volume is a cube, got {' × '.join(map(str, header.shape))} voxels")
+    if len(set(header.shape)) != 1 and not pad:
+        shape = " × ".join(map(str, header.shape))
+        raise ValueError(f"{path}: a volume is a cube, got {shape} voxels; pad=True fills it up with zeros")
     values = real_float32(data, f"{path}: voxel")
     # header.axes names the axis of columns, rows, sections; numpy's axes run sections, rows, columns.
     in_file = [3 - header.axes.index(axis) - 1 for axis in (3, 2, 1)]
-    values = np.ascontiguousarray(values.transpose(in_file))
+    values = values.transpose(in_file)
+    values = np.ascontiguousarray(np.pad(values, [(0, max(values.shape) - n) for n in values.shape]))
     if voxel_size is None:
         x, y, z = header.voxel_size
         z = z if z > 0 and not header.is_stack else x
@@ -290,6 +294,12 @@ def real_float32(data, what):
         first = np.unravel_index(int(np.argmin(np.isfinite(values))), values.shape)
         raise ValueError(f"{what} {tuple(int(i) for i in first)} is {values[first]}, expected a finite number")
     return values
+
+
+def _makes_sense(header):
+    axes = sorted(int(header[name]) for name in ("mapc", "mapr", "maps"))
+    sizes = [int(header[name]) for name in ("nx", "ny", "nz")]
+    return int(header["mode"]) in _MODES and axes in ([1, 2, 3], [0, 0, 0]) and max(map(abs, sizes)) < 2**24
 
 
 def _check_bytes(header, actual):

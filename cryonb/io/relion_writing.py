@@ -128,14 +128,29 @@ def _stays_in_files(images):
 
 def _relion_columns(particles):
     metadata = particles.metadata
-    if metadata is None or "cryosparc_dtype" in metadata.attrs:
+    if metadata is None:
         return None
+    if "cryosparc_dtype" in metadata.attrs:
+        return _from_cryosparc(metadata)
     attrs = metadata.attrs
     metadata = metadata.reset_index(drop=True)
     metadata.attrs.update(attrs)
     for name in ("path", "block"):
         metadata.attrs.pop(name, None)
     return metadata
+
+
+def _from_cryosparc(metadata):
+    """What RELION can use of cryoSPARC's fields beyond the nouns: micrograph, half set and class, counted from 1."""
+    import pandas as pd
+
+    columns = {}
+    if "location/micrograph_path" in metadata:
+        columns["rlnMicrographName"] = [name.lstrip(">") for name in metadata["location/micrograph_path"]]
+    for field, column in (("alignments3D/split", "rlnRandomSubset"), ("alignments3D/class", "rlnClassNumber")):
+        if field in metadata:
+            columns[column] = (metadata[field].to_numpy().astype(np.int64) + 1).astype(str)
+    return pd.DataFrame(columns, index=range(len(metadata)))
 
 
 def _with_new_optics(particles, metadata):
@@ -171,13 +186,13 @@ def _with_new_optics(particles, metadata):
 def _update_ctf(metadata, optics, group, ctf):
     if ctf is None:
         return
+    had_defocus = "rlnDefocusU" in metadata
     known = {**_DEFOCUS, **{c: f for c, f in _OPTIONAL.items() if c in metadata or np.any(getattr(ctf, f) != 0)}}
     for column, name in known.items():
         values = np.broadcast_to(getattr(ctf, name), len(metadata))
-        # A file without rlnDefocusV or rlnDefocusAngle means no astigmatism: nothing to add while that holds.
-        if column == "rlnDefocusV" and column not in metadata and "rlnDefocusU" in metadata:
-            if np.array_equal(values, ctf.defocus_u):
-                continue
+        # A file without rlnDefocusV means no astigmatism: nothing to add while that holds.
+        if had_defocus and column not in metadata and np.array_equal(ctf.defocus_v, ctf.defocus_u):
+            continue
         _replace_changed(metadata, column, values)
     for column, name in _MICROSCOPE.items():
         values = np.broadcast_to(getattr(ctf, name), len(metadata))

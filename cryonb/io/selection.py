@@ -51,11 +51,10 @@ def write_selection(original, index, path):
     first, last = block.regions[0][0], _end_of_rows(block.regions, content, ends)
     with replacing(path) as beside, open(beside, "wb") as file:
         file.write(content[:first])
-        view = memoryview(content)
         for start in range(0, len(chosen), 100_000):
             part = chosen[start : start + 100_000]
-            pairs = zip(begins[part].tolist(), ends[part].tolist())
-            file.write(b"".join(b"%b\n" % view[begin:end] for begin, end in pairs))
+            rows = [content[begin:end] for begin, end in zip(begins[part].tolist(), ends[part].tolist())]
+            file.write(b"\n".join([*rows, b""]))
         file.write(content[last:])
 
 
@@ -78,14 +77,15 @@ def _block(blocks, path):
 
 
 def _lines_of_rows(content, regions):
+    """First byte of each row, and the byte after it without its line break."""
     begins, ends = [], []
     for start, end, _ in regions:
         characters = np.frombuffer(content, dtype=np.uint8, count=end - start, offset=start)
         breaks = np.flatnonzero(characters == 10)
-        line_begins = np.concatenate([[0], breaks + 1])
-        line_ends = np.concatenate([breaks, [len(characters)]])
-        inked = np.concatenate([[0], np.cumsum(characters > 32)])
-        rows = inked[line_ends] > inked[line_begins.clip(max=len(characters))]
+        line_begins = np.append(0, breaks + 1)
+        line_ends = np.append(breaks, len(characters))
+        line_begins, line_ends = (edge[line_begins < len(characters)] for edge in (line_begins, line_ends))
+        rows = np.maximum.reduceat(characters, line_begins) > 32
         begins.append(line_begins[rows] + start)
         ends.append(line_ends[rows] + start)
     return np.concatenate(begins), np.concatenate(ends)

@@ -325,7 +325,7 @@ def _table(path, block):
     import pandas as pd
     import pyarrow as pa
 
-    dtype = pd.StringDtype("pyarrow")
+    dtype = _text_dtype()
     if block.is_loop:
         parts = [part for region in block.regions for part in _row_columns(path, block, *region)]
         columns = [pa.chunked_array([part[i] for part in parts], pa.large_string()) for i in range(len(block.labels))]
@@ -336,6 +336,16 @@ def _table(path, block):
     table = pd.DataFrame(series, copy=False)
     table.attrs.update(comments=block.comments, is_loop=block.is_loop, path=str(path), block=block.name)
     return table
+
+
+def _text_dtype():
+    import pandas as pd
+
+    try:
+        # pandas 3's own text type: comparing gives plain booleans.
+        return pd.StringDtype("pyarrow", na_value=np.nan)
+    except TypeError:
+        return pd.StringDtype("pyarrow")
 
 
 def _row_columns(path, block, start, end, line):
