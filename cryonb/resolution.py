@@ -160,7 +160,18 @@ def fourier_ring_correlation(a, b, pixel_size, *, mask=None):
 
 
 def shell_correlation(transform_a, transform_b, pixel_size, *, ndim):
-    """FSC of two centred transforms (..., d, d[, d]), summed over leading axes; a shell without power gives 0.
+    """FSC of two centred transforms, summed over leading axes; a shell without power gives 0.
+
+    Parameters
+    ----------
+    transform_a, transform_b : ndarray (..., d, d) or (..., d, d, d) complex
+    pixel_size : float
+        Å.
+    ndim : {2, 3}
+
+    Returns
+    -------
+    FSC
 
     Examples
     --------

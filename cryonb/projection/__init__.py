@@ -1,8 +1,8 @@
 """Central slices: a volume to its images and back; and exact projections of atoms."""
 
 from .atoms import atoms_to_volume, project_atoms
+from .inversion import FREE_SHELLS, solve, weight_spectrum
 from .slices import (
-    FREE_SHELLS,
     Accumulator,
     FourierVolume,
     HalfPlane,
@@ -14,9 +14,7 @@ from .slices import (
     project,
     sample_slices,
     shift_phases,
-    solve,
     to_half_plane,
-    weight_spectrum,
 )
 
 __all__ = [
