@@ -1,0 +1,214 @@
+"""How the microscope sees a population: views, shifts, defocus, noise."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from ..rotations import directions_to_angles, from_relion_angles
+from ..types import CTF, Poses
+
+__all__ = ["Imaging", "VonMisesFisher", "disturb_poses", "draw_ctf", "draw_poses"]
+
+
+@dataclass(frozen=True, eq=False)
+class VonMisesFisher:
+    """Uneven views: a mixture of von Mises–Fisher clusters of directions over an even background.
+
+    Parameters
+    ----------
+    directions : ndarray (m, 3)
+        Preferred viewing directions; of any length.
+    concentration : float
+        κ; a cluster is about 81°/√κ wide (radius holding two thirds of it).
+    uniform : float
+        Fraction of particles seen from anywhere.
+    weights : ndarray (m,), optional
+        Relative sizes of the clusters.
+    """
+
+    directions: np.ndarray
+    concentration: float = 10.0
+    uniform: float = 0.2
+    weights: np.ndarray | None = None
+
+    def draw(self, n, rng):
+        """Viewing directions (n, 3). ``rng`` is a Generator."""
+        preferred = np.atleast_2d(np.asarray(self.directions, dtype=float))
+        preferred = preferred / np.linalg.norm(preferred, axis=1, keepdims=True)
+        weights = np.ones(len(preferred)) if self.weights is None else np.asarray(self.weights, dtype=float)
+        axis = preferred[rng.choice(len(preferred), size=n, p=weights / weights.sum())]
+        # inverse distribution function of cos(angle) on the sphere (Ulrich 1984, in closed form in three dimensions)
+        uniform = rng.random(n)
+        kappa = self.concentration
+        cosine = np.clip(1 + np.log(uniform + (1 - uniform) * np.exp(-2 * kappa)) / kappa, -1, 1)
+        across = rng.standard_normal((n, 3))
+        across -= (across * axis).sum(1, keepdims=True) * axis
+        across /= np.linalg.norm(across, axis=1, keepdims=True)
+        drawn = cosine[:, None] * axis + np.sqrt(1 - cosine**2)[:, None] * across
+        anywhere = rng.standard_normal((n, 3))
+        anywhere /= np.linalg.norm(anywhere, axis=1, keepdims=True)
+        return np.where((rng.random(n) < self.uniform)[:, None], anywhere, drawn)
+
+
+@dataclass(frozen=True, eq=False)
+class Imaging:
+    """One data collection, down to the particles' box.
+
+    Parameters
+    ----------
+    size_px : int
+        Box size.
+    pixel_size : float
+        Å.
+    snr : float
+        Variance of the signal after the CTF over variance of the noise, per pixel inside the particle's circle;
+        ``inf`` is no noise.
+    noise : "white" or ndarray (m,)
+        Relative variance of the noise at m frequencies evenly spaced from 0 to Nyquist.
+    diameter : float, optional
+        Of the particle's circle, Å; 85 % of the box by default.
+    shift_sigma : float
+        Å, standard deviation of the shift along x and along y.
+    views : None, VonMisesFisher, ndarray (m, 3), Rotation, or callable
+        None is uniform. From a table of directions or rotations particles draw theirs (directions get any in-plane
+        angle, rotations are kept whole). A callable takes the states (n, k) and a Generator and returns directions
+        (n, 3): views that depend on the conformation.
+    defocus : (float, float) or None
+        Å, range of the micrographs' mean defocus; None is no CTF at all.
+    astigmatism : float
+        Å, standard deviation of (U − V).
+    optics : CTF, optional
+        Voltage, aberration, amplitude contrast, phase shift and B factor of the microscope (scalars; its defocus is not
+        read). 300 kV, 2.7 mm, 0.1, 0°, 0 Å² by default.
+    per_micrograph : int
+        Particles that share a micrograph and its defocus.
+    group_noise : tuple of float
+        Standard deviation of the noise of each optics group, relative; ``snr`` holds where it is 1. Micrographs take
+        turns among the groups.
+    """
+
+    size_px: int = 64
+    pixel_size: float = 6.3
+    snr: float = 0.2
+    noise: Any = "white"
+    diameter: float | None = None
+    shift_sigma: float = 5.0
+    views: Any = None
+    defocus: tuple | None = (10_000.0, 25_000.0)
+    astigmatism: float = 200.0
+    optics: CTF | None = None
+    per_micrograph: int = 50
+    group_noise: tuple = (1.0,)
+
+    def __post_init__(self):
+        if not (self.snr > 0):
+            raise ValueError(f"snr must be positive (inf for no noise), got {self.snr}")
+        if not isinstance(self.noise, str):
+            noise = np.asarray(self.noise, dtype=float)
+            if noise.ndim != 1 or len(noise) < 2 or not (noise >= 0).all() or noise.sum() == 0:
+                raise ValueError(f"noise is 'white' or relative variances (m,) from 0 to Nyquist, got {self.noise!r}")
+            object.__setattr__(self, "noise", noise)
+        elif self.noise != "white":
+            raise ValueError(f"noise is 'white' or relative variances (m,) from 0 to Nyquist, got {self.noise!r}")
+        if not 0 < self.circle_px <= self.size_px / 2:
+            raise ValueError(
+                f"a diameter of {self.diameter} Å does not fit a box of {self.size_px * self.pixel_size:g} Å"
+            )
+
+    @property
+    def circle_px(self):
+        """Radius of the particle's circle in pixels."""
+        return 0.5 * (0.85 * self.size_px if self.diameter is None else self.diameter / self.pixel_size)
+
+
+def disturb_poses(poses, *, angle=3.0, shift=0.0, rng):
+    """Poses with errors, to stand for an imperfect alignment.
+
+    Parameters
+    ----------
+    poses : Poses
+    angle : float
+        Degrees: standard deviation of the turn about each of the three axes.
+    shift : float
+        Å: standard deviation along x and along y.
+    rng : int or numpy.random.Generator
+
+    Returns
+    -------
+    Poses
+
+    Examples
+    --------
+    >>> from cryonb.rotations import angular_distance
+    >>> true = Poses(Rotation.random(2000, rng=0))
+    >>> off = disturb_poses(true, angle=2.0, rng=1)
+    >>> bool(abs(np.sqrt((angular_distance(true.rotation, off.rotation) ** 2).mean() / 3) - 2.0) < 0.1)
+    True
+    """
+    rng = np.random.default_rng(rng)
+    turn = Rotation.from_rotvec(np.radians(angle) * rng.standard_normal((len(poses), 3)))
+    return Poses(poses.rotation * turn, poses.shift + shift * rng.standard_normal((len(poses), 2)))
+
+
+def draw_poses(imaging, state, rng):
+    """Orientations and shifts of n particles.
+
+    Parameters
+    ----------
+    imaging : Imaging
+    state : ndarray (n, k)
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Poses
+    """
+    n, views = len(state), imaging.views
+    shift = imaging.shift_sigma * rng.standard_normal((n, 2))
+    if views is None:
+        return Poses(Rotation.random(n, rng=rng), shift)
+    if isinstance(views, Rotation):
+        return Poses(views[rng.integers(0, len(views), n)], shift)
+    if isinstance(views, VonMisesFisher):
+        directions = views.draw(n, rng)
+    elif callable(views):
+        directions = np.asarray(views(state, rng), dtype=float)
+    else:
+        table = np.atleast_2d(np.asarray(views, dtype=float))
+        directions = table[rng.integers(0, len(table), n)]
+    if directions.shape != (n, 3):
+        raise ValueError(f"views must give directions of shape ({n}, 3), got {directions.shape}")
+    angles = np.column_stack([directions_to_angles(directions), rng.uniform(0, 360, n)])
+    return Poses(from_relion_angles(angles), shift)
+
+
+def draw_ctf(imaging, n, rng):
+    """CTF and micrograph of n particles.
+
+    Parameters
+    ----------
+    imaging : Imaging
+    n : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ctf : CTF of length n, or None
+    micrograph : ndarray (n,) int
+    """
+    micrograph = np.arange(n) // imaging.per_micrograph
+    count = int(micrograph.max()) + 1 if n else 0
+    micrograph = rng.permutation(micrograph)  # so that neighbours in a stack, or in time, do not share a defocus
+    if imaging.defocus is None:
+        return None, micrograph
+    mean = rng.uniform(*imaging.defocus, count)
+    difference = np.abs(imaging.astigmatism * rng.standard_normal(count))
+    angle = rng.uniform(0, 180, count)
+    optics = imaging.optics or CTF(0.0, 0.0)
+    constants = {
+        name: getattr(optics, name) for name in ("voltage_kv", "cs_mm", "amplitude_contrast", "phase_shift", "b_factor")
+    }  # fmt: skip
+    u, v = mean + difference / 2, mean - difference / 2
+    return CTF(u[micrograph], v[micrograph], angle[micrograph], **constants), micrograph
