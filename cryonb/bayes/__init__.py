@@ -1,0 +1,17 @@
+"""Maximum-a-posteriori refinement and classification (Scheres 2012) on polar Fourier grids.
+
+One expectation and one maximisation, adjoint to each other (`expectation`, `maximisation`), and the questions that
+they answer: `refine` and `classify_3d`.
+"""
+
+from .classify import classify_3d
+from .expectation import Model, Posterior, Statistics, expectation
+from .polar import PolarGrid
+from .records import Classification, Iteration, Refinement
+from .refine import refine
+from .search import Sampling
+
+__all__ = [
+    "Classification", "Iteration", "Model", "PolarGrid", "Posterior", "Refinement", "Sampling", "Statistics",
+    "classify_3d", "expectation", "refine",
+]  # fmt: skip

@@ -1,0 +1,141 @@
+"""The maximisation: from sums over particles to the next references, noise, priors and class weights.
+
+V = A / (W + 1/(T τ²)); σ² = Σ Γ |X − CTF P V|² / 2n. Scheres 2012, eq. 8–10.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from cryonb import fourier, projection
+
+from .expectation import Statistics
+from .observations import rim_mask
+
+__all__ = [
+    "class_weights", "gold_standard_prior", "noise_spectrum", "offset_deviation", "power_prior", "signal_to_noise",
+    "solve_class", "sphere", "wiener_prior",
+]  # fmt: skip
+
+EDGE_PX = 4  # soft edge of the solvent mask
+FSC_LIMITS = (1e-3, 0.999)
+
+
+def solve_class(statistics, k, voxel_size, *, prior=None):
+    """MAP volume of one class from the sums.
+
+    Parameters
+    ----------
+    statistics : Statistics
+    k : int
+        Class.
+    voxel_size : float
+        Å.
+    prior : ndarray (d // 2 + 1,), optional
+        T · τ² per shell.
+
+    Returns
+    -------
+    Volume, not masked.
+    """
+    return projection.solve(statistics.accumulator(k), voxel_size, prior=prior)
+
+
+def power_prior(volume):
+    """τ² of each shell from a reference: half its mean power, ndarray (d // 2 + 1,)."""
+    return 0.5 * fourier.shell_mean(np.abs(fourier.transform(volume.data)) ** 2, ndim=3)
+
+
+def wiener_prior(correlation, weight):
+    """τ² per shell from an FSC of half maps: SSNR = f/(1 − f), τ² = SSNR · σ²_rec, σ²_rec = 1 / weight.
+
+    Parameters
+    ----------
+    correlation : ndarray (d // 2 + 1,)
+    weight : ndarray (d // 2 + 1,)
+        Mean W of each shell (`projection.weight_spectrum`).
+    """
+    return signal_to_noise(correlation) / np.maximum(weight, 1e-30)
+
+
+gold_standard_prior = wiener_prior
+
+
+def signal_to_noise(correlation):
+    """Spectral signal-to-noise ratio f / (1 − f) of one half set.
+
+    Examples
+    --------
+    >>> float(signal_to_noise(0.5))
+    1.0
+    """
+    clipped = np.clip(correlation, *FSC_LIMITS)
+    return clipped / (1 - clipped)
+
+
+def noise_spectrum(statistics, grid, previous):
+    """σ² per optics group and shell from the residuals, ndarray (g, d // 2 + 1).
+
+    Beyond the grid, and for groups without particles, the previous values stay. The residual is of images cut to a
+    circle, so it is divided by the share of noise that this leaves.
+    """
+    share = float((rim_mask(grid.size_px) ** 2).mean())
+    noise = np.array(previous, dtype=np.float64)
+    shells = np.arange(noise.shape[1])
+    inside = (shells >= 1) & (shells <= grid.radii[-1] + 0.5)
+    for group in np.flatnonzero(statistics.count):
+        per_ring = statistics.residual[group] / (2 * statistics.count[group] * share)
+        noise[group, inside] = np.interp(shells[inside], grid.radii, per_ring)
+        noise[group, 0] = noise[group, 1]
+    return noise
+
+
+def class_weights(statistics):
+    """Mean posterior of each class, with a floor of a tenth of an even share, ndarray (K,) summing to 1."""
+    weights = np.maximum(statistics.class_count / statistics.class_count.sum(), 0.1 / len(statistics.class_count))
+    return weights / weights.sum()
+
+
+def offset_deviation(statistics, pixel_size, *, least_px=0.5):
+    """σ_off in Å: root mean square of the shifts along one axis."""
+    n = statistics.class_count.sum()
+    return float(max(np.sqrt(statistics.offset2 / (2 * n)), least_px) * pixel_size)
+
+
+def sphere(size_px, diameter_px):
+    """Soft spherical solvent mask (d, d, d) float32: 1 within the radius less half the edge, 0 half an edge outside."""
+    radius = fourier.radius_px(size_px, ndim=3)
+    position = np.clip((radius - diameter_px / 2 + EDGE_PX / 2) / EDGE_PX, 0, 1)
+    return (0.5 + 0.5 * np.cos(np.pi * position)).astype(np.float32)
+
+
+def add_statistics(a, b):
+    """Sums of two sets of particles together."""
+    return Statistics(**{name: getattr(a, name) + getattr(b, name) for name in a.__dataclass_fields__})
+
+
+def join_low_shells(a, b, shell):
+    """Two halves whose sums below a shell are those of both: they cannot drift apart in orientation or hand."""
+    size = a.values.shape[1]
+    centred = (np.arange(size) - size // 2) ** 2
+    radius2 = centred[:, None, None] + centred[:, None] + np.arange(size // 2 + 1) ** 2
+    low = radius2 < (2 * shell) ** 2
+    values, weights = (np.where(low, getattr(a, name) + getattr(b, name), 0) for name in ("values", "weights"))
+    return [
+        replace(part, values=np.where(low, values, part.values), weights=np.where(low, weights, part.weights))
+        for part in (a, b)
+    ]
+
+
+def correlation(a, b):
+    """Fourier shell correlation of two arrays (d, d, d), shells 0 … d // 2; 0 where a shell is empty."""
+    first, second = fourier.transform(a), fourier.transform(b)
+    cross = fourier.shell_mean((first * second.conj()).real, ndim=3)
+    power = fourier.shell_mean(np.abs(first) ** 2, ndim=3) * fourier.shell_mean(np.abs(second) ** 2, ndim=3)
+    return np.divide(cross, np.sqrt(power), out=np.zeros_like(cross), where=power > 0)
+
+
+def last_shell_above(values, level):
+    """The shell before the first (from 1 on) at which values fall below a level."""
+    below = np.flatnonzero(np.asarray(values)[1:] < level)
+    return int(below[0]) if len(below) else len(values) - 1

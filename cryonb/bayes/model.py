@@ -1,0 +1,119 @@
+"""Where an analysis starts: checked input, a low-passed reference on the images' grey scale, the noise of the images."""
+
+import numpy as np
+
+from cryonb import fourier, parallel, projection
+from cryonb.types import Volume
+
+from . import coarse
+from .expectation import Model, Task
+from .observations import count_harmonics, observe, rim_mask
+from .slices import fill_bank
+
+__all__ = ["check_input", "initial_noise", "low_pass", "on_grey_scale"]
+
+SCALE_PARTICLES = 200
+NOISE_PARTICLES = 1000
+
+
+def check_input(particles, references, mask_diameter):
+    """Say before any long work what is wrong; returns the mask diameter in Å (nine tenths of the box by default)."""
+    if len(particles) < 1:
+        raise ValueError("there are no particles")
+    if particles.ctf is None:
+        raise ValueError(
+            "the particles have no CTF; give them one (for images without a CTF: amplitude_contrast=1, cs_mm=0 and "
+            "defocus 0, which is CTF = 1)"
+        )
+    for number, volume in enumerate(references, 1):
+        same = abs(volume.voxel_size / particles.pixel_size - 1) < 1e-3
+        if volume.size_px != particles.size_px or not same:
+            raise ValueError(
+                f"reference {number} must have the particles' box and pixel size, {particles.size_px} px at "
+                f"{particles.pixel_size:g} Å; got {volume.size_px} px at {volume.voxel_size:g} Å "
+                "(cryonb.filters.resample and crop_fourier change them)"
+            )
+        if not np.isfinite(volume.data).all() or volume.data.std() == 0:
+            raise ValueError(f"reference {number} must be finite and not constant")
+    diameter = 0.9 * particles.box_size if mask_diameter is None else float(mask_diameter)
+    if not 4 * particles.pixel_size < diameter <= particles.box_size:
+        raise ValueError(f"mask_diameter must be between 4 pixels and the box, {particles.box_size:g} Å; got {diameter:g} Å")
+    return diameter
+
+
+def low_pass(volume, shell):
+    """Volume with a soft low-pass at a Fourier shell (cosine over ± 1 shell)."""
+    radius = fourier.radius_px(volume.size_px, ndim=3)
+    gain = 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - shell + 1) / 2, 0, 1))
+    return volume.with_data(fourier.inverse_transform(fourier.transform(volume.data) * gain).real)
+
+
+def initial_noise(particles, *, rng):
+    """σ² per optics group and shell as if the images were all noise: half their mean power.
+
+    Parameters
+    ----------
+    particles : Particles
+    rng : seed or Generator
+        At most a thousand particles of each group are drawn.
+
+    Returns
+    -------
+    ndarray (g, d // 2 + 1)
+    """
+    rng = np.random.default_rng(rng)
+    group = particles.optics_group
+    mask = rim_mask(particles.size_px)
+    noise = []
+    for number in range(group.max() + 1):
+        members = np.flatnonzero(group == number)
+        chosen = np.sort(rng.choice(members, min(len(members), NOISE_PARTICLES), replace=False))
+        power = np.zeros(particles.size_px // 2 + 1)
+        for part in parallel.chunk_slices(len(chosen), 100):
+            images = np.asarray(particles[chosen[part]].images, dtype=np.float32)
+            finite = np.isfinite(images).all((1, 2))
+            if not finite.all():
+                raise ValueError(f"particle images must be finite; particle {chosen[part][np.argmin(finite)]} is not")
+            power += fourier.shell_mean(np.abs(fourier.transform(images * mask, ndim=2)) ** 2).sum(0)
+        if not (power[1:] > 0).all():
+            raise ValueError(f"the images of optics group {number} are constant: there is nothing to refine")
+        noise.append(power / (2 * len(chosen) * (mask**2).mean()))
+    return np.stack(noise)
+
+
+def on_grey_scale(particles, reference, noise, grid, sampling, *, rng):
+    """The reference times the factor that best explains the images, found at their best correlated coarse poses.
+
+    Parameters
+    ----------
+    particles : Particles
+    reference : Volume
+    noise : ndarray (g, d // 2 + 1)
+    grid : PolarGrid
+    sampling : Sampling
+        Global; its coarse pass is used.
+    rng : seed or Generator
+        Two hundred particles are drawn.
+
+    Returns
+    -------
+    Volume
+    """
+    rng = np.random.default_rng(rng)
+    chosen = np.sort(rng.choice(len(particles), min(len(particles), SCALE_PARTICLES), replace=False))
+    some = particles[chosen]
+    reference = reference.with_data(reference.data / reference.data.std())
+    inner = grid.inner(grid.rings_within(sampling.coarse_radius))
+    observed = observe(some, grid, noise[particles.optics_group[chosen]], np.zeros((len(some), 2)), 1)
+    bank = fill_bank([projection.prepare(reference)], sampling.views(), inner, 1)
+    norm = observed.lens[:, 0, : inner.n_radii, 0] @ bank.power[:, 0, :, 0].T
+    shifts, _ = sampling.shifts_px()
+    phases = projection.shift_phases(inner.points, shifts, inner.size_px).reshape(-1, inner.n_radii, inner.n_angles)
+    stacked, n_psi = coarse.stack_bank(bank, inner), 2 * round(180 / (2 * sampling.step))
+    explained = expected = 0.0
+    for block in parallel.chunk_slices(len(some), 12):
+        cross = coarse.global_scores(stacked, bank, observed, block, phases, inner, n_psi).max(2) + 0.5 * norm[block]
+        best = (cross / np.sqrt(norm[block])).argmax(1)[:, None]
+        explained += np.take_along_axis(cross, best, 1).sum()
+        expected += np.take_along_axis(norm[block], best, 1).sum()
+    return reference.with_data(reference.data * max(explained / expected, 1e-6))

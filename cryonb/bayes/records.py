@@ -1,0 +1,162 @@
+"""What the engine's questions return, and the record that every iteration leaves behind."""
+
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+
+from cryonb.types import Poses, Volume
+
+__all__ = ["Classification", "Iteration", "Refinement", "iterations_from_table", "iterations_to_table"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Iteration:
+    """One iteration, looked into.
+
+    Parameters
+    ----------
+    number : int
+        From 1.
+    n_particles : int
+        Particles scored.
+    step : float
+        Finest angular step in degrees.
+    local : bool
+        Whether the search was around the last poses.
+    max_shell : int
+        Last shell used.
+    resolution : float
+        Å.
+    correlation : ndarray (d // 2 + 1,) or (K, d // 2 + 1)
+        FSC of the half maps (of each class).
+    noise : ndarray (g, d // 2 + 1)
+        σ² per optics group and shell.
+    prior : ndarray (K, d // 2 + 1)
+        T · τ² per class and shell.
+    occupancy : ndarray (K,)
+        Share of each class.
+    pmax, entropy : float
+        Means over particles; entropy in nats.
+    sigma_offset : float
+        Å.
+    angular_change, class_change : float
+        Median change of orientation in degrees, and share of particles that changed class; NaN at first.
+    seconds : float
+    """
+
+    number: int
+    n_particles: int
+    step: float
+    local: bool
+    max_shell: int
+    resolution: float
+    correlation: np.ndarray
+    noise: np.ndarray
+    prior: np.ndarray
+    occupancy: np.ndarray
+    pmax: float
+    entropy: float
+    sigma_offset: float
+    angular_change: float
+    class_change: float
+    seconds: float
+
+    def __repr__(self):
+        where = "local" if self.local else "global"
+        return (
+            f"Iteration({self.number}: {self.resolution:.1f} Å, {where} {self.step:.3g}°, {self.n_particles} particles, "
+            f"Pmax {self.pmax:.2f}, {self.seconds:.1f} s)"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Refinement:
+    """A refined volume, with the evidence for it.
+
+    Parameters
+    ----------
+    volume : Volume
+        From both halves, Wiener-filtered by their FSC, within the mask.
+    half_maps : tuple of two Volume
+        Unfiltered, unmasked.
+    correlation : ndarray (d // 2 + 1,)
+        FSC of the half maps within the solvent mask.
+    resolution : float
+        Å, FSC 0.143.
+    poses : Poses
+    half : ndarray (n,) int
+        Which half each particle belongs to, 0 or 1.
+    pmax : ndarray (n,)
+        Probability of each particle's best pose.
+    noise : ndarray (g, d // 2 + 1)
+        σ² per optics group and shell.
+    iterations : list of Iteration
+    """
+
+    volume: Volume
+    half_maps: tuple[Volume, Volume]
+    correlation: np.ndarray
+    resolution: float
+    poses: Poses
+    half: np.ndarray
+    pmax: np.ndarray
+    noise: np.ndarray
+    iterations: list[Iteration]
+
+    def __repr__(self):
+        return f"Refinement({len(self.poses)} particles, {self.resolution:.1f} Å, {len(self.iterations)} iterations)"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Classification:
+    """Classes of particles, with a probability for each.
+
+    Parameters
+    ----------
+    volumes : tuple of K Volume
+        From all particles, regularised, within the mask.
+    half_maps : tuple of K pairs of Volume
+        From either half, regularised, unmasked.
+    probability : ndarray (n, K)
+        Posterior of each class.
+    poses : Poses
+    pmax : ndarray (n,)
+    half : ndarray (n,) int
+        Which half each particle belongs to.
+    noise : ndarray (g, d // 2 + 1)
+    iterations : list of Iteration
+    """
+
+    volumes: tuple[Volume, ...]
+    half_maps: tuple[tuple[Volume, Volume], ...]
+    probability: np.ndarray
+    poses: Poses
+    pmax: np.ndarray
+    half: np.ndarray
+    noise: np.ndarray
+    iterations: list[Iteration]
+
+    @property
+    def label(self):
+        """Most probable class of each particle, ndarray (n,) int."""
+        return self.probability.argmax(1)
+
+    @property
+    def occupancy(self):
+        """Mean posterior of each class, ndarray (K,)."""
+        return self.probability.mean(0)
+
+    def __repr__(self):
+        shares = " / ".join(f"{100 * share:.0f} %" for share in self.occupancy)
+        return f"Classification({len(self.poses)} particles, {shares}, {len(self.iterations)} iterations)"
+
+
+def iterations_to_table(iterations):
+    """Records as lists and numbers that JSON can hold, for a checkpoint; the inverse is `iterations_from_table`."""
+    return [{name: np.asarray(value).tolist() for name, value in asdict(item).items()} for item in iterations]
+
+
+def iterations_from_table(table):
+    """Records from `iterations_to_table`."""
+    arrays = {item.name for item in fields(Iteration) if item.type is np.ndarray}
+    return [Iteration(**{k: np.array(v) if k in arrays else v for k, v in row.items()}) for row in table]

@@ -1,0 +1,245 @@
+"""Gold-standard refinement: two independent halves, sampling that gets finer by itself, poses and maps at the end."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from cryonb import fourier, parallel, projection, rotations
+from cryonb.types import Poses, Volume
+
+from . import maximisation
+from .expectation import Model, Statistics, expectation
+from .model import check_input, initial_noise, low_pass, on_grey_scale
+from .polar import PolarGrid
+from .records import Iteration, Refinement, iterations_from_table, iterations_to_table
+from .search import Sampling
+
+__all__ = ["refine"]
+
+JOIN_RESOLUTION = 40.0  # Å: below, the halves share their sums, so that both keep one orientation
+GLOBAL_ORDER, LOCAL_ORDER = 3, 4
+MOST_GLOBAL, MOST_LOCAL = 6, 6
+FIRST_SUBSETS = (1000, 2000)
+SHIFT_RANGE_PX = 5.0
+
+
+def refine(
+    particles, reference, *, rng, initial_resolution=60.0, mask_diameter=None, workers="threads", progress=True,
+    checkpoint=None,
+):  # fmt: skip
+    """Refine orientations, shifts and a volume from a rough reference.
+
+    Parameters
+    ----------
+    particles : Particles
+        n images with CTF; poses, where there are any, are not used.
+    reference : Volume
+        Same box and pixel size; any grey scale.
+    rng : seed or Generator
+    initial_resolution : float
+        Å; the reference is low-passed there, so that it cannot bring its details along.
+    mask_diameter : float, optional
+        Diameter in Å of the soft sphere that holds the particle; nine tenths of the box by default. A tight one
+        is faster and sharper.
+    workers
+        As in `parallel.map_reduce`.
+    progress : bool
+    checkpoint : path, optional
+        Saved after each iteration; the same call resumes from it to the same result.
+
+    Returns
+    -------
+    Refinement
+
+    Raises
+    ------
+    ValueError
+        No CTF, a reference of another box or pixel size, images that are not finite or constant.
+
+    Notes
+    -----
+    Scheres, J Struct Biol 180:519 (2012). Global searches over 7.5° with children of 3.75°, at first with a
+    part of the particles, until neither resolution nor assignments improve; local ones with 1.9° then. Each half
+    has its own reference; they share only what is coarser than 40 Å. It misleads where the reference is not of
+    the particle: see that the FSC of independent halves, not the fit to the reference, says the resolution.
+    """
+    diameter = check_input(particles, [reference], mask_diameter)
+    if len(particles) < 2:
+        raise ValueError("gold-standard refinement needs at least 2 particles, one for each half; got 1")
+    seed = int(np.random.default_rng(rng).integers(2**62))
+    job = _Job(particles, diameter, seed, initial_resolution, workers)
+    key = {"question": "refine", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
+           "seed": seed, "mask": diameter, "start": initial_resolution}  # fmt: skip
+    saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
+    state = job.start(reference) if saved is None else _State.restored(saved, particles.pixel_size)
+    from tqdm.auto import tqdm
+
+    bar = tqdm(initial=len(state.iterations), desc="refine", unit="iteration", disable=not progress)
+    while not state.finished:
+        job.iterate(state)
+        if checkpoint is not None:
+            parallel.save_checkpoint(checkpoint, state.values(), key=key)
+        bar.update()
+        bar.set_postfix_str(f"{state.iterations[-1].resolution:.1f} Å, {state.iterations[-1].step:.2g}°")
+    bar.close()
+    return job.result(state)
+
+
+@dataclass
+class _State:
+    """All that one iteration hands to the next."""
+
+    maps: np.ndarray  # (2, d, d, d), the references of the halves
+    half_maps: np.ndarray  # (2, d, d, d), unfiltered
+    final: np.ndarray  # (d, d, d)
+    noise: np.ndarray
+    matrices: np.ndarray
+    shift: np.ndarray
+    pmax: np.ndarray
+    sigma_offset: float
+    shell: float  # last shell with SSNR ≥ 1
+    extra: float  # shells beyond it to work with
+    stage: str  # "global", "local", "last" or "done"
+    in_stage: int
+    best_shell: float
+    stalled: int
+    iterations: list
+
+    @property
+    def finished(self):
+        return self.stage == "done"
+
+    def values(self):
+        plain = {name: value for name, value in vars(self).items() if name != "iterations"}
+        return plain | {"iterations": iterations_to_table(self.iterations)}
+
+    @classmethod
+    def restored(cls, values, pixel_size):
+        return cls(**{**values, "iterations": iterations_from_table(values["iterations"])})
+
+
+class _Job:
+    """What stays the same through a refinement."""
+
+    def __init__(self, particles, diameter, seed, initial_resolution, workers):
+        self.particles, self.diameter, self.seed = particles, diameter, seed
+        self.initial_resolution, self.workers = initial_resolution, workers
+        size_px = particles.size_px
+        self.mask = maximisation.sphere(size_px, diameter / particles.pixel_size)
+        self.last_shell = (size_px - 1) // 2
+        order = np.random.default_rng([seed, 0]).permutation(len(particles))
+        self.half = np.empty(len(particles), dtype=np.int64)
+        self.half[order] = np.arange(len(particles)) % 2
+        self.order = order  # first come first served: subsets of this are random and balanced
+
+    def start(self, reference):
+        particles, rng = self.particles, np.random.default_rng([self.seed, 1])
+        noise = initial_noise(particles, rng=rng)
+        shell = max(particles.box_size / self.initial_resolution, 2.0)
+        reference = low_pass(reference, shell)
+        reference = reference.with_data(reference.data * self.mask)
+        sampling = self.sampling("global", 10.0, Rotation.random(rng=rng))
+        grid = self.grid(shell)
+        reference = on_grey_scale(particles, reference, noise, grid, sampling, rng=rng)
+        n, empty = len(particles), np.zeros_like(reference.data)
+        return _State(
+            np.stack([reference.data] * 2), np.stack([empty] * 2), empty, noise, np.stack([np.eye(3)] * n),
+            np.zeros((n, 2)), np.zeros(n), 10.0, shell, 10.0, "global", 0, 0.0, 0, [],
+        )  # fmt: skip
+
+    def grid(self, max_shell):
+        extent = self.diameter / 2 / self.particles.pixel_size
+        return PolarGrid.covering(self.particles.size_px, min(np.ceil(max_shell), self.last_shell), extent)
+
+    def sampling(self, stage, sigma_offset, turn):
+        order = GLOBAL_ORDER if stage == "global" else LOCAL_ORDER
+        step = np.radians(rotations.healpix_step(order))
+        # a feature of size λ survives the coarse grid when its corners move it by less than λ/3
+        coarse_radius = self.particles.size_px / (1.5 * step * 0.75 * self.diameter / 2 / self.particles.pixel_size)
+        if stage == "global":
+            reach = np.clip(3 * sigma_offset / self.particles.pixel_size, 2.0, SHIFT_RANGE_PX)
+            return Sampling(order, reach, 2.0, turn=turn, coarse_radius=coarse_radius)
+        return Sampling(order, 1.5, 1.0, turn=turn, coarse_radius=coarse_radius, local_sigma=3.75, keep_views=8)
+
+    def iterate(self, state):
+        began = time.perf_counter()
+        number = len(state.iterations) + 1
+        rng = np.random.default_rng([self.seed, 1 + number])
+        n = len(self.particles)
+        count = FIRST_SUBSETS[number - 1] if number <= len(FIRST_SUBSETS) else n
+        used = np.sort(self.order[: min(n, count)])
+        grid = self.grid(self.last_shell if state.stage == "last" else state.shell + state.extra)
+        sampling = self.sampling(state.stage, state.sigma_offset, Rotation.random(rng=rng))
+        poses = Poses(Rotation.from_matrix(state.matrices), state.shift)
+        before = state.matrices.copy()
+        sums, pmax, entropy = [], [], []
+        for half in range(2):
+            index = used[self.half[used] == half]
+            model = Model(
+                (Volume(state.maps[half], self.particles.pixel_size),), state.noise, np.ones(1), state.sigma_offset
+            )
+            statistics, posterior = expectation(
+                self.particles, model, grid, sampling, index=index, poses=poses, workers=self.workers
+            )
+            sums.append(statistics)
+            state.matrices[index], state.shift[index] = posterior.matrix, posterior.shift
+            state.pmax[index] = posterior.pmax
+            entropy.append(posterior.entropy)
+        change = rotations.angular_distance(Rotation.from_matrix(before[used]), Rotation.from_matrix(state.matrices[used]))
+        correlation, prior = self.maximise(state, sums, grid)
+        record = Iteration(
+            number, len(used), sampling.step, sampling.local_sigma is not None, int(grid.radii[-1]),
+            self.resolution(correlation), correlation, state.noise.copy(), prior[None], np.ones(1),
+            float(state.pmax[used].mean()), float(np.concatenate(entropy).mean()), state.sigma_offset,
+            float(np.median(change)) if number > 1 else np.nan, np.nan, time.perf_counter() - began,
+        )  # fmt: skip
+        state.iterations.append(record)
+        self.advance(state, len(used) == n, record)
+
+    def maximise(self, state, sums, grid):
+        pixel = self.particles.pixel_size
+        both = maximisation.add_statistics(*sums)
+        state.noise = maximisation.noise_spectrum(both, grid, state.noise)
+        if state.stage == "global":
+            state.sigma_offset = maximisation.offset_deviation(both, pixel)
+        halves = [maximisation.solve_class(part, 0, pixel) for part in sums]
+        correlation = maximisation.correlation(*(half.data * self.mask for half in halves))
+        correlation[int(grid.radii[-1]) + 1 :] = 0
+        state.half_maps = np.stack([half.data for half in halves])
+        joined = maximisation.join_low_shells(*sums, self.particles.box_size / JOIN_RESOLUTION)
+        weight = 0.5 * projection.weight_spectrum(both.accumulator(0))
+        prior = maximisation.wiener_prior(correlation, weight)
+        state.maps = np.stack([maximisation.solve_class(part, 0, pixel, prior=prior).data * self.mask for part in joined])
+        state.final = maximisation.solve_class(both, 0, pixel, prior=prior).data * self.mask
+        return correlation, prior
+
+    def resolution(self, correlation):
+        shell = maximisation.last_shell_above(correlation, 0.143)
+        return float(self.particles.box_size / max(shell, 1))
+
+    def advance(self, state, complete, record):
+        half, seventh = (maximisation.last_shell_above(record.correlation, level) for level in (0.5, 0.143))
+        state.shell, state.extra = float(max(half, 2)), float(max(10, seventh - half + 5))
+        if not complete:
+            return
+        state.in_stage += 1
+        better = seventh > state.best_shell
+        state.best_shell = max(state.best_shell, seventh)
+        state.stalled = 0 if better else state.stalled + 1
+        if state.stage == "last":
+            state.stage = "done"
+        elif state.stage == "global" and (state.stalled >= 1 or state.in_stage >= MOST_GLOBAL):
+            state.stage, state.in_stage, state.stalled = "local", 0, 0
+        elif state.stage == "local" and (state.stalled >= 1 or state.in_stage >= MOST_LOCAL):
+            state.stage = "last"
+
+    def result(self, state):
+        pixel = self.particles.pixel_size
+        record = state.iterations[-1]
+        return Refinement(
+            Volume(state.final, pixel), tuple(Volume(half, pixel) for half in state.half_maps), record.correlation,
+            record.resolution, Poses(Rotation.from_matrix(state.matrices), state.shift), self.half, state.pmax,
+            state.noise, state.iterations,
+        )  # fmt: skip

@@ -1,0 +1,111 @@
+"""Where poses are looked for: a turned HEALPix grid of views and a grid of shifts, coarse then fine, global or local."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from cryonb import rotations
+
+from .slices import view_matrices
+
+__all__ = ["Sampling", "local_views", "psi_towards", "shift_grid"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """One iteration's search grids.
+
+    Parameters
+    ----------
+    order : int
+        HEALPix order of the coarse views; the fine ones are their children, one order on.
+    shift_range_px, shift_step_px : float
+        Radius and step of the coarse grid of shifts in pixels; the fine step is half.
+    turn : Rotation
+        Turns the whole grid of views, drawn anew each iteration.
+    local_sigma : float or None
+        Standard deviation in degrees of the prior around each particle's last pose, cut at 3σ; None searches
+        globally.
+    coarse_radius : float
+        Frequency limit of the coarse pass in Fourier pixels.
+    keep_views, keep_shifts : int
+        How many coarse views go on to the fine pass, and how many shifts of each at most.
+    """
+
+    order: int
+    shift_range_px: float
+    shift_step_px: float
+    turn: Rotation = field(default_factory=Rotation.identity)
+    local_sigma: float | None = None
+    coarse_radius: float = np.inf
+    keep_views: int = 24
+    keep_shifts: int = 3
+
+    @property
+    def step(self):
+        """Fine angular step in degrees."""
+        return rotations.healpix_step(self.order + 1)
+
+    def views(self, *, fine=False):
+        """Matrices (v, 3, 3) of the views at ψ = 0."""
+        return view_matrices(self.order + int(fine), self.turn)
+
+    def shifts_px(self):
+        """Coarse shifts (t, 2) in pixels, and their fine children (t, 4, 2)."""
+        coarse = shift_grid(self.shift_range_px, self.shift_step_px)
+        quarter = self.shift_step_px / 4
+        children = quarter * np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
+        return coarse, coarse[:, None] + children
+
+
+def shift_grid(radius, step):
+    """Square grid of shifts (t, 2) within a radius, the middle one first.
+
+    Examples
+    --------
+    >>> shift_grid(2, 2).tolist()
+    [[0.0, 0.0], [-2.0, 0.0], [0.0, -2.0], [0.0, 2.0], [2.0, 0.0]]
+    """
+    count = int(np.floor(radius / step + 1e-9))
+    axis = step * np.arange(-count, count + 1.0)
+    grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    length = np.hypot(*grid.T)
+    grid, length = grid[length <= radius + 1e-9], length[length <= radius + 1e-9]
+    return grid[np.argsort(length, kind="stable")] + 0.0
+
+
+def local_views(matrices, centres, width):
+    """Views within an angle of each particle's viewing direction.
+
+    Parameters
+    ----------
+    matrices : ndarray (v, 3, 3)
+    centres : ndarray (n, 3, 3)
+        The particles' expected poses.
+    width : float
+        Degrees.
+
+    Returns
+    -------
+    particle, view : ndarray (m,) int
+        All pairs, ordered by particle; the nearest view at least.
+    distance : ndarray (m,)
+        Angle in degrees between the directions.
+    """
+    tree = cKDTree(matrices[:, :, 2])
+    direction = centres[:, :, 2]
+    found = tree.query_ball_point(direction, 2 * np.sin(np.radians(min(width, 180.0)) / 2), return_sorted=True)
+    nearest = tree.query(direction)[1]
+    found = [near if near else [one] for near, one in zip(found, nearest)]
+    particle = np.repeat(np.arange(len(centres)), [len(near) for near in found])
+    view = np.concatenate([np.asarray(near) for near in found]).astype(np.int64)
+    chord = np.linalg.norm(matrices[view, :, 2] - direction[particle], axis=1)
+    return particle, view, np.degrees(2 * np.arcsin(np.clip(chord / 2, 0, 1)))
+
+
+def psi_towards(matrices, centres):
+    """In-plane angle in radians that brings each view (m, 3, 3) nearest to a pose (m, 3, 3)."""
+    between = np.einsum("mji,mjk->mik", matrices, centres)
+    return np.arctan2(between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1])
