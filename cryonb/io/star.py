@@ -21,8 +21,11 @@ __all__ = ["column_numbers", "number_text", "read_star", "row_place", "scan_star
 
 _CHUNK_BYTES = 2**25
 _ROWS_PER_WRITE = 50_000
+# Blanks are the ASCII ones and control characters; a no-break space belongs to a value.
+_BLANKS = "".join(map(chr, range(33)))
+_QUOTED = r"{0}(?P<{1}>(?:[^{0}\n]|{0}(?=[^\x00-\x20]))*){0}(?=[\x00-\x20]|$)"
 _TOKEN = re.compile(
-    r""""(?P<double>(?:[^"\n]|"(?=\S))*)"(?=\s|$)|'(?P<single>(?:[^'\n]|'(?=\S))*)'(?=\s|$)|(?P<plain>\S+)"""
+    "|".join([_QUOTED.format('"', "double"), _QUOTED.format("'", "single"), r"(?P<plain>[^\x00-\x20]+)"])
 )
 
 
@@ -250,7 +253,7 @@ class _Scanner:
 
     def takes(self, raw):
         """Use a line that is not a row of a loop; False if it is one."""
-        line = raw.decode("utf-8-sig" if self.line == 1 else "utf-8", errors="replace").strip()
+        line = raw.decode("utf-8-sig" if self.line == 1 else "utf-8", errors="replace").strip(_BLANKS)
         block = self.blocks[-1] if self.blocks else None
         if not line:
             return True
@@ -288,20 +291,21 @@ class _Scanner:
                 return
 
     def _label(self, block, line):
-        label, _, rest = line.partition(" ") if " " in line else line.partition("\t")
+        label = re.match(r"[^\x00-\x20]+", line)[0]
+        rest = line[len(label) :]
         if label[1:] in block.labels:
             self._fail(f"label {label} twice in block data_{block.name}")
         block.labels.append(label[1:])
         if not block.is_loop:
             tokens = _tokens(rest)
-            block.values.append(tokens[0] if len(tokens) == 1 else rest.strip())
+            block.values.append(tokens[0] if len(tokens) == 1 else rest.strip(_BLANKS))
 
     def _fail(self, what):
         raise ValueError(f"{self.path}, line {self.line}: {what}")
 
 
 def _starts_block(line):
-    return line[:5].lower() == "data_" and len(line.split(None, 1)) == 1
+    return line[:5].lower() == "data_" and not any(character in _BLANKS for character in line)
 
 
 def _end_of_rows(chunk):
@@ -313,8 +317,8 @@ def _end_of_rows(chunk):
             begin = chunk.rfind(b"\n", 0, at) + 1
             if not chunk[begin:at].strip():
                 stop = chunk.find(b"\n", at)
-                line = chunk[at : stop if stop >= 0 else len(chunk)].decode("utf-8", errors="replace").strip()
-                if word == b"#" or (len(line.split()) == 1 and (word == b"data_" or line == "loop_")):
+                line = chunk[at : stop if stop >= 0 else len(chunk)].decode("utf-8", errors="replace").strip(_BLANKS)
+                if word == b"#" or line == "loop_" or _starts_block(line):
                     end = begin
                     break
             at = chunk.find(word, at + 1, end)
@@ -506,7 +510,7 @@ def _quoted(value):
     if not special and not any(character <= " " for character in value):
         return value
     for mark in "\"'":
-        if not re.search(mark + r"(\s|$)", value):
+        if not re.search(mark + r"([\x00-\x20]|$)", value):
             return f"{mark}{value}{mark}"
     raise ValueError(f"a STAR value cannot hold both kinds of quote before a blank: {value[:60]!r}")
 
