@@ -8,7 +8,8 @@ from .style import new_axes, styled
 
 __all__ = ["contrast_transfer", "resolution_axis", "thon_rings"]
 
-RESOLUTIONS = np.array([100, 50, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4, 3.5, 3, 2.5, 2, 1.5, 1.2, 1.0])  # Å, labels
+# Å, what a resolution axis may say
+RESOLUTIONS = np.array([200, 100, 70, 50, 40, 30, 25, 20, 15, 12, 10, 8, 7, 6, 5, 4, 3.5, 3, 2.5, 2, 1.5, 1.2, 1.0])
 
 
 def resolution_axis(ax, limit):

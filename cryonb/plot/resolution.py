@@ -5,7 +5,7 @@ import numpy as np
 from .ctf import resolution_axis
 from .style import new_axes, styled
 
-__all__ = ["fourier_shell_correlation"]
+__all__ = ["fourier_shell_correlation", "spectrum"]
 
 
 @styled
@@ -36,9 +36,38 @@ def fourier_shell_correlation(curves, *, ax=None, threshold=0.143, labels=None):
         resolution = curve.at(threshold)
         says = f"{label}: {resolution:.3g} Å" if label else f"{resolution:.3g} Å"
         (line,) = ax.plot(curve.frequency, curve.correlation, label=says)
-        if np.isfinite(resolution):
+        if np.min(curve.correlation) < threshold and np.isfinite(resolution):
             ax.plot(1 / resolution, threshold, "o", color=line.get_color())
     resolution_axis(ax, nyquist)
     ax.set(ylim=(-0.12, 1.04), ylabel="Fourier shell correlation")
-    ax.legend(loc="upper right")
+    ax.legend(loc="best")
+    return ax
+
+
+@styled
+def spectrum(frequency, power, *, ax=None, label=None):
+    """Power per shell on a logarithmic axis, drawn over Å⁻¹ and labelled in Å.
+
+    Parameters
+    ----------
+    frequency : ndarray (m,)
+        Å⁻¹.
+    power : ndarray (m,)
+        Any power, or ratio of powers.
+    ax : Axes, optional
+    label : str, optional
+        What is drawn: the axis's label when it is the first curve, and its name in the legend.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, height=2.6)
+    first = not ax.lines
+    ax.semilogy(frequency, power, label=label)
+    resolution_axis(ax, float(np.max(frequency)))
+    if first:
+        ax.set_ylabel(label or "power")
+    elif label:
+        ax.legend()
     return ax

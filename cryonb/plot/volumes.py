@@ -4,8 +4,10 @@ import numpy as np
 
 from .style import new_axes, scale_bar, styled
 
-__all__ = ["central_slices", "image", "images", "projection_montage", "surface", "surface_strip"]
+__all__ = ["central_slices", "default_level", "image", "images", "projection_montage", "surface", "surface_strip"]
 
+COLORS = ("#7aa6c2", "#e0b25a", "#c2605a", "#6dae8c")  # of surfaces drawn together
+RAYS = 150  # of a surface, along each edge of the picture
 GAP = 0.04  # space between the tiles of a montage, as a fraction of a tile
 BARS = np.array([1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000])  # Å, what a scale bar may stand for
 
@@ -125,31 +127,42 @@ def projection_montage(particles, *, ax=None, count=16):
 
 
 @styled
-def surface(volume, *, ax=None, level=None, rotation=None, color="#7aa6c2"):
-    """A volume's surface as seen along −z of a view: shaded by its slope, darker with depth.
+def surface(volume, *, ax=None, level=None, rotation=None, color=COLORS):
+    """Surfaces as seen from the +z of a view: shaded by their slope, darker with depth.
 
     Parameters
     ----------
-    volume : Volume
+    volume : Volume, or a sequence of Volume
+        Several are drawn together, each in a colour of its own: the parts of a machine.
     ax : Axes, optional
     level : float, optional
-        Density of the surface; by default a quarter of the way from 0 to the 99.9 % quantile.
+        Density of the surface; by default `default_level` of the first volume.
     rotation : scipy Rotation, optional
         View: image frame to volume frame, as in `Poses`.
-    color : str
-        Any matplotlib colour.
+    color : str or sequence of str
+        Any matplotlib colours.
 
     Returns
     -------
     Axes
     """
+    volumes = [volume] if hasattr(volume, "voxel_size") else list(volume)
+    colors = [color] if isinstance(color, str) else list(color)
+    level = default_level(volumes[0]) if level is None else level
     ax = new_axes(ax, width=2.8, height=2.8)
-    _show_surface(ax, _render(volume, level, rotation, color), volume.voxel_size)
+    picture, front = np.ones((RAYS, RAYS, 3)), np.full((RAYS, RAYS), -np.inf)
+    for one, its_color in zip(volumes, colors):
+        shaded, height = _render(one, level, rotation, its_color)
+        nearer = height > front
+        picture[nearer], front[nearer] = shaded[nearer], height[nearer]
+    half = volumes[0].box_size / 2
+    ax.imshow(picture, interpolation="bilinear", extent=(-half, half, -half, half))
+    ax.set_axis_off()
     return ax
 
 
 @styled
-def surface_strip(volumes, *, ax=None, titles=None, rotation=None, level=None, color="#7aa6c2"):
+def surface_strip(volumes, *, ax=None, titles=None, rotation=None, level=None, color=COLORS[0]):
     """Surfaces of several volumes side by side, at one level and from one view: a movie on paper.
 
     Parameters
@@ -157,26 +170,29 @@ def surface_strip(volumes, *, ax=None, titles=None, rotation=None, level=None, c
     volumes : sequence of Volume
     ax : Axes, optional
     titles : sequence of str, optional
-    rotation, level, color
+    rotation, level
         As in `surface`; the level of the first volume serves for all.
+    color : str
 
     Returns
     -------
     Axes
     """
     level = default_level(volumes[0]) if level is None else level
-    tiles = [_render(volume, level, rotation, color) for volume in volumes]
-    n, size = len(tiles), tiles[0].shape[0]
-    ax = new_axes(ax, width=1.35 * n, height=1.75)
+    tiles = [_render(volume, level, rotation, color)[0] for volume in volumes]
+    tiles, size = _trimmed(tiles), volumes[0].box_size / RAYS
+    width, height = tiles[0].shape[1] * size, tiles[0].shape[0] * size  # Å
+    step, n = 1.05 * width, len(tiles)
+    ax = new_axes(ax, width=1.3 * n, height=1.3 * height / width + 0.3)
     for index, tile in enumerate(tiles):
-        left = index * size * (1 + GAP)
-        ax.imshow(tile, extent=(left, left + size, 0, size), interpolation="bilinear")
+        left = index * step
+        ax.imshow(tile, extent=(left, left + width, 0, height), interpolation="bilinear")
         if titles is not None:
-            ax.text(left + size / 2, size, titles[index], ha="center", va="bottom", fontsize=8)
-    ax.set(xlim=(0, n * size * (1 + GAP)), ylim=(0, size * (1.12 if titles is not None else 1)))
+            ax.text(left + width / 2, 1.02 * height, titles[index], ha="center", va="bottom", fontsize=8)
+    ax.set(xlim=(0, n * step), ylim=(-0.16 * height, height * (1.12 if titles is not None else 1)))
     ax.set_aspect("equal")
     ax.set_axis_off()
-    _add_bar(ax, size, volumes[0].box_size / size, color="black")
+    _add_bar(ax, width, 1.0, color="black")
     return ax
 
 
@@ -185,9 +201,14 @@ def default_level(volume):
     return 0.25 * float(np.quantile(volume.data, 0.999))
 
 
-def _show_surface(ax, picture, voxel_size):
-    ax.imshow(picture, interpolation="bilinear")
-    ax.set_axis_off()
+def _trimmed(tiles):
+    """The same pictures without the white margin that all of them share."""
+    inked = np.any([(tile < 0.999).any(-1) for tile in tiles], axis=0)
+    if not inked.any():
+        return tiles
+    rows, columns = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return [tile[box] for tile in tiles]
 
 
 def _add_bar(ax, tile_px, pixel_size, color="white"):
@@ -195,13 +216,12 @@ def _add_bar(ax, tile_px, pixel_size, color="white"):
     scale_bar(ax, length, length / pixel_size, color=color)
 
 
-def _render(volume, level, rotation, color, *, size=150):
-    """RGB picture (size, size, 3) of the first crossing of ``level`` along each ray, seen from +z of the view."""
+def _render(volume, level, rotation, color, *, size=RAYS):
+    """RGB picture of the first crossing of ``level`` along each ray from +z of the view, and its height in voxels."""
     from matplotlib.colors import to_rgb
     from scipy.ndimage import gaussian_filter, map_coordinates
     from scipy.spatial.transform import Rotation
 
-    level = default_level(volume) if level is None else level
     rotation = Rotation.identity() if rotation is None else rotation
     d = volume.size_px
     radius = 0.5 * d
@@ -233,7 +253,7 @@ def _render(volume, level, rotation, color, *, size=150):
     gloss = 0.22 * np.clip(slope[2], 0, 1) ** 24
     picture = shade[..., None] * np.array(to_rgb(color)) * 1.25 + gloss[..., None]
     picture[~hit] = 1.0
-    return np.clip(picture, 0, 1)
+    return np.clip(picture, 0, 1), np.where(hit, height, -np.inf)
 
 
 def _slope(smooth, matrix, x, y, z, d):

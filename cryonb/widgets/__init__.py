@@ -6,9 +6,11 @@ Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryo
 from .ctf import ContrastTransfer
 from .image_formation import FormedImage, ImageFormation, form_image
 from .ngl import density_scene, nglview, view
+from .reconstruction import BackProjection
 from .volumes import DensityMovie
 
 __all__ = [
+    "BackProjection",
     "ContrastTransfer",
     "DensityMovie",
     "FormedImage",
