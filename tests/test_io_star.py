@@ -148,7 +148,7 @@ def test_chunks_meet_without_loss(tmp_path, monkeypatch):
     (tmp_path / "a.star").write_text(text)
     whole = io.read_star(tmp_path / "a.star")
     for size in (40, 200, 1001):
-        monkeypatch.setattr("cryonb.io.star._CHUNK_BYTES", size)
+        monkeypatch.setattr("cryonb.io.star_rows._CHUNK_BYTES", size)
         for name, table in io.read_star(tmp_path / "a.star").items():
             pd.testing.assert_frame_equal(table, whole[name])
     assert len(whole["particles"]) == 300 and whole["b"]["rlnY"].tolist() == ["3"]

@@ -264,7 +264,7 @@ def parse_image_names(metadata, path):
     import pyarrow.compute as pc
 
     names = pa.array(metadata["rlnImageName"].astype(object), pa.string())
-    parts = pc.extract_regex(names, r"^(?:(?P<number>[0-9]+)@)?(?P<path>[^@].*)$")
+    parts = pc.extract_regex(names, r"^(?:(?P<number>[0-9]+)@)?(?P<path>.*[^@])$")
     if parts.null_count:
         row = int(np.argmax(parts.is_null().to_numpy(zero_copy_only=False)))
         text = metadata["rlnImageName"].iloc[row]

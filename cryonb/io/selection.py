@@ -4,7 +4,7 @@ import numpy as np
 
 from cryonb.io.cryosparc import load_cryosparc
 from cryonb.io.formats import detect_format, existing_file, replacing
-from cryonb.io.star import scan_star
+from cryonb.io.star_rows import scan_star
 
 __all__ = ["write_selection"]
 
