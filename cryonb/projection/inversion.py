@@ -2,12 +2,14 @@
 
 import numpy as np
 
+from .. import fourier
 from ..types import Volume
 from .slices import complete_plane, cropped_inverse, interpolation_envelope
 
 __all__ = ["FREE_SHELLS", "solve", "weight_spectrum"]
 
 FREE_SHELLS = 5  # shells without a prior: too few points to know their variance, and too strong to need one
+CORNER_EDGE = 3  # voxels
 WEIGHT_FLOOR = 1e-3  # of the shell's mean weight
 
 
@@ -27,7 +29,8 @@ def solve(accumulator, voxel_size, *, prior=None):
 
     Returns
     -------
-    Volume (d, d, d) on the absolute scale: its projections explain the images. Zero from Nyquist on.
+    Volume (d, d, d) on the absolute scale: its projections explain the images. Nothing from Nyquist on; beyond the
+    sphere that fits the box, which the views do not see whole, constant.
 
     Notes
     -----
@@ -51,7 +54,8 @@ def solve(accumulator, voxel_size, *, prior=None):
     known = inside & (weights > 0)
     values = np.divide(values, weights, out=np.zeros_like(values), where=known)
     data = cropped_inverse(values, size_px, padding)
-    return Volume(data / interpolation_envelope(size_px, padding), voxel_size)
+    data /= interpolation_envelope(size_px, padding)
+    return Volume(_without_corners(data), voxel_size)
 
 
 def weight_spectrum(accumulator):
@@ -68,6 +72,15 @@ def weight_spectrum(accumulator):
     shell, inside = _half_grid_shells(accumulator.size_px, accumulator.padding)
     weights = complete_plane(accumulator.weights)
     return _mean_over_shells(weights, shell, inside, accumulator.size_px) * accumulator.padding**3
+
+
+def _without_corners(data):
+    """Their mean beyond the inscribed sphere, after a soft edge: errors there are noise in every shell."""
+    size_px = data.shape[0]
+    beyond = fourier.radius_px(size_px, ndim=3) - size_px / 2
+    mean = data[beyond > 0].mean()
+    kept = 0.5 + 0.5 * np.cos(np.pi * np.clip(beyond / CORNER_EDGE, 0, 1))
+    return mean + (data - mean) * kept.astype(np.float32)
 
 
 def _half_grid_shells(size_px, padding):
