@@ -151,7 +151,7 @@ def test_solve_inverts_noiseless_slices(size_px):
     halved = solve(accumulator, pixel_size, prior=1 / weight_spectrum(accumulator))
     power = [fourier.shell_mean(np.abs(fourier.transform(v.data)) ** 2, ndim=3) for v in (halved, found)]
     ratio = np.sqrt(power[0] / power[1])
-    np.testing.assert_allclose(ratio[:4], 1, atol=0.01)
+    np.testing.assert_allclose(ratio[:3], 1, atol=0.01)  # the step at shell 5 reaches shells 3 and 4: the box is cut
     np.testing.assert_allclose(ratio[7 : size_px // 2 - 2], 0.5, atol=0.05)
 
 
