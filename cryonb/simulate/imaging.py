@@ -206,7 +206,7 @@ def draw_ctf(imaging, n, rng):
     mean = rng.uniform(*imaging.defocus, count)
     difference = np.abs(imaging.astigmatism * rng.standard_normal(count))
     angle = rng.uniform(0, 180, count)
-    optics = imaging.optics or CTF(0.0, 0.0)
+    optics = CTF(0.0, 0.0) if imaging.optics is None else imaging.optics
     constants = {
         name: getattr(optics, name) for name in ("voltage_kv", "cs_mm", "amplitude_contrast", "phase_shift", "b_factor")
     }  # fmt: skip

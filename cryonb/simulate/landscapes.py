@@ -64,10 +64,10 @@ def double_well(gauge="ratchet (°)", *, span=(-10.0, 10.0), wells=(-4.0, 4.0), 
 
     Examples
     --------
-    >>> well = double_well(barrier_kt=3.0)
-    >>> middle = len(well.energy_kt) // 2
-    >>> round(float(well.energy_kt[middle]), 1), float(well.centers[0][well.energy_kt.argmin()].round(0))
-    (3.0, -4.0)
+    >>> well = double_well(barrier_kt=3.0, tilt_kt=1.0)
+    >>> left, middle, right = np.interp([-4.0, 0.0, 4.0], well.centers[0], well.energy_kt)
+    >>> float(round(right - left, 1)), float(round(middle - left, 1))
+    (1.0, 3.5)
     """
     middle, half = (wells[0] + wells[1]) / 2, (wells[1] - wells[0]) / 2
 

@@ -11,8 +11,9 @@ from .species import Species, coordinate_name
 
 __all__ = ["Langevin", "Population", "Species", "VolumeSet", "langevin", "populate", "sample_landscape"]
 
-STEP_OF_SPAN = 1 / 200  # root-mean-square length of an inner Langevin step, in spans of the coordinate
-DRIFT_OF_STEP = 0.05  # largest product of an inner step's D·dt and the landscape's curvature
+STEP_OF_SPAN = 1 / 50  # longest root-mean-square length of an inner Langevin step, in spans of the coordinate
+DRIFT_OF_STEP = 0.25  # largest product of an inner step's D·dt and the landscape's curvature
+INNER_STEPS = 20  # at least, between stored points: increments are short of variance by one part in twice that
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,7 @@ def langevin(landscape, steps, dynamics, *, n=1, rng):
     diffusion = np.broadcast_to(np.asarray(dynamics.diffusion, dtype=float), (k,))
     steepest = max(np.abs(np.diff(force[axis], axis=axis)).max() / width[axis] * diffusion[axis] for axis in range(k))
     longest = min((STEP_OF_SPAN * span).min() ** 2 / (2 * diffusion.max()), DRIFT_OF_STEP / max(steepest, 1e-12))
-    inner = max(1, int(np.ceil(dynamics.time_step / longest)))
+    inner = max(INNER_STEPS, int(np.ceil(dynamics.time_step / longest)))
     inner_step = dynamics.time_step / inner
     position = sample_landscape(landscape, n, rng=rng)
     paths = np.empty((n, steps, k))
