@@ -1,9 +1,12 @@
-"""The loops of the polar engine, compiled by numba. Packed arrays are (n, 2, n_packed): see `polar.PolarGrid`."""
+"""The loops of the polar engine, compiled by numba. Packed images: see `polar.PolarGrid`."""
 
 import numba
 import numpy as np
 
-__all__ = ["gather_plane", "pack", "unpack"]
+__all__ = [
+    "accumulate", "best_angle", "gather_plane", "gather_turned", "norm_harmonics", "normalise_score", "pack",
+    "select_candidates", "shifted_parts", "stack_columns", "unpack",
+]  # fmt: skip
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
@@ -34,31 +37,39 @@ def gather_plane(plane, first, weights, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def pack(even, odd, n_even, n_odd, bands, starts, packed):
-    """Rows (image, ring) of [Re | Im] coefficients, even and odd q apart, into packed arrays."""
-    n_radii = len(bands)
+def pack(even, odd, n_radii, lowest, starts, packed):
+    """Rows (image, ring) of [Re | Im] coefficients, even and odd q apart, into packed images."""
+    n_q = even.shape[1] // 2
     for n in range(len(packed)):
-        for r in range(n_radii):
-            row = n * n_radii + r
-            for part in range(2):
-                for q in range(bands[r]):
-                    source = even[row, part * n_even + q // 2] if q % 2 == 0 else odd[row, part * n_odd + q // 2]
-                    packed[n, part, starts[r] + q] = source
+        for block in range(len(lowest)):
+            first = lowest[block]
+            length = n_radii - first
+            place = starts[block]
+            for i in range(8):
+                rows = even if i < 4 else odd
+                q = 4 * block + i % 4
+                for part in range(2):
+                    for r in range(length):
+                        packed[n, place + r] = rows[n * n_radii + first + r, part * n_q + q]
+                    place += length
 
 
 @numba.njit(cache=True, nogil=True)
-def unpack(packed, n_even, n_odd, bands, starts, even, odd):
-    """The way back from `pack`; what is not in a packed array stays as it is."""
-    n_radii = len(bands)
+def unpack(packed, n_radii, lowest, starts, even, odd):
+    """The way back from `pack`; what is not in a packed image stays as it is."""
+    n_q = even.shape[1] // 2
     for n in range(len(packed)):
-        for r in range(n_radii):
-            row = n * n_radii + r
-            for part in range(2):
-                for q in range(bands[r]):
-                    if q % 2 == 0:
-                        even[row, part * n_even + q // 2] = packed[n, part, starts[r] + q]
-                    else:
-                        odd[row, part * n_odd + q // 2] = packed[n, part, starts[r] + q]
+        for block in range(len(lowest)):
+            first = lowest[block]
+            length = n_radii - first
+            place = starts[block]
+            for i in range(8):
+                rows = even if i < 4 else odd
+                q = 4 * block + i % 4
+                for part in range(2):
+                    for r in range(length):
+                        rows[n * n_radii + first + r, part * n_q + q] = packed[n, place + r]
+                    place += length
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
@@ -66,25 +77,50 @@ def shifted_parts(weighted, particle, phases, offset, real, imaginary):
     """Rows ``weighted[particle] · conj(phases[offset])``, real and imaginary parts apart."""
     for n in range(len(particle)):
         image, phase = weighted[particle[n]], phases[offset[n]]
-        for r in range(image.shape[0]):
-            for a in range(image.shape[1]):
+        for r in range(real.shape[1]):
+            for a in range(real.shape[2]):
                 x, p = image[r, a], phase[r, a]
                 real[n, r, a] = x.real * p.real + x.imag * p.imag
                 imaginary[n, r, a] = x.imag * p.real - x.real * p.imag
 
 
 @numba.njit(cache=True, nogil=True)
-def stack_columns(packed, lowest, bands, starts, columns, place):
-    """Packed images as right-hand sides of one product per q: rows (part, ring), one column per image."""
+def stack_columns(packed, n_radii, lowest, starts, columns):
+    """Packed images as right-hand sides: per q, a matrix (2 rings, n) for Re S and one for Im S."""
     n = len(packed)
-    for q in range(bands[-1]):
-        n_rings = len(bands) - lowest[q]
-        for part in range(2):
-            for r in range(n_rings):
-                source = starts[lowest[q] + r] + q
-                target = place[q] + (part * n_rings + r) * n
-                for i in range(n):
-                    columns[target + i] = packed[i, part, source]
+    for block in range(len(lowest)):
+        length = n_radii - lowest[block]
+        for i in range(8):
+            source = starts[block] + 2 * length * i
+            target = 2 * n * source
+            turned = target + 2 * length * n
+            for r in range(length):
+                for m in range(n):
+                    re, im = packed[m, source + r], packed[m, source + length + r]
+                    columns[target + r * n + m] = re
+                    columns[target + (length + r) * n + m] = im
+                    columns[turned + r * n + m] = im
+                    columns[turned + (length + r) * n + m] = -re
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def gather_turned(packed, row, angle, n_radii, lowest, starts, out):
+    """Rows of a bank with coefficient q times exp(iqψ₀) of each row."""
+    for n in range(len(row)):
+        source = packed[row[n]]
+        step_re, step_im = np.cos(angle[n]), np.sin(angle[n])
+        re, im = 1.0, 0.0
+        for block in range(len(lowest)):
+            length = n_radii - lowest[block]
+            for j in range(8):
+                i = j // 2 + 4 * (j % 2)
+                place = starts[block] + 2 * length * i
+                c, s = np.float32(re), np.float32(im)
+                for r in range(length):
+                    a, b = source[place + r], source[place + length + r]
+                    out[n, place + r] = a * c - b * s
+                    out[n, place + length + r] = a * s + b * c
+                re, im = re * step_re - im * step_im, re * step_im + im * step_re
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
@@ -99,146 +135,123 @@ def best_angle(even, odd, best):
 
 
 @numba.njit(cache=True, nogil=True)
-def select_pairs(score, keep_rows, keep_offsets, depth, rows, offsets, counts):
-    """The best rows (over their offsets) of each particle, and for each its best offsets within ``depth``."""
-    n, n_rows, n_offsets = score.shape
+def select_candidates(score, depth, rows, shifts, n_rows):
+    """The best rows of each particle, down to ``depth`` below the best, and the best shifts over these rows."""
+    n, n_all, n_shifts = score.shape
+    best, reach = np.empty(n_all, np.float32), np.empty(n_shifts, np.float32)
     for i in range(n):
-        best = np.empty(n_rows, np.float32)
-        for v in range(n_rows):
+        for v in range(n_all):
             best[v] = score[i, v].max()
-        order = np.argsort(-best)[:keep_rows]
+        order = np.argsort(-best)
+        reach[:] = -np.inf
         count = 0
-        for v in order:
-            if best[v] < best[order[0]] - depth:
-                break
-            for t in np.argsort(-score[i, v])[:keep_offsets]:
-                if score[i, v, t] < best[v] - depth:
-                    break
-                rows[i, count], offsets[i, count] = v, t
-                count += 1
-        counts[i] = count
+        while count < rows.shape[1] and best[order[count]] >= best[order[0]] - depth and best[order[count]] > -np.inf:
+            rows[i, count] = order[count]
+            for t in range(n_shifts):
+                reach[t] = max(reach[t], score[i, order[count], t])
+            count += 1
+        n_rows[i] = count
+        shifts[i] = np.argsort(-reach)[: shifts.shape[1]]
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
-def pair_products(slices, images, row, column, bands, starts, n_rings, out):
-    """S[pair, q] = Σ_r conj(slice) · image of each pair (row, column); ``out`` is (pairs, 2, n_q)."""
-    for p in range(len(row)):
-        ar, ai = slices[row[p], 0], slices[row[p], 1]
-        br, bi = images[column[p], 0], images[column[p], 1]
-        sr, si = out[p, 0], out[p, 1]
-        for q in range(len(sr)):
-            sr[q] = 0
-            si[q] = 0
-        for r in range(n_rings):
-            start = starts[r]
-            for q in range(bands[r]):
-                sr[q] += ar[start + q] * br[start + q] + ai[start + q] * bi[start + q]
-                si[q] += ar[start + q] * bi[start + q] - ai[start + q] * br[start + q]
-
-
-@numba.njit(cache=True, fastmath=True, nogil=True)
-def turn_products(products, angle):
-    """Multiply S[pair, q] by exp(−iqψ₀) of each pair, in place."""
-    for p in range(len(products)):
-        step_re, step_im = np.cos(angle[p]), -np.sin(angle[p])
-        re, im = 1.0, 0.0
-        for q in range(products.shape[2]):
-            a, b = products[p, 0, q], products[p, 1, q]
-            products[p, 0, q] = a * re - b * im
-            products[p, 1, q] = a * im + b * re
-            re, im = re * step_re - im * step_im, re * step_im + im * step_re
-
-
-@numba.njit(cache=True, fastmath=True, nogil=True)
-def norm_harmonics(power, lens, row, particle, n_rings, out):
-    """Even angular harmonics (pairs, 2, n_m) of Σ_r |slice|² · CTF²/σ² of each pair."""
+def norm_harmonics(power, row, angle, lens, out):
+    """Even angular harmonics (2 n_m, rows) of Σ_r |slice|² · CTF²/σ² of one particle, turned by ψ₀."""
     n_harmonics = power.shape[3]
-    for p in range(len(row)):
+    n_rings = lens.shape[1]
+    for n in range(len(row)):
+        a = power[row[n]]
         for m in range(n_harmonics):
             re, im = np.float32(0), np.float32(0)
-            a, b = power[row[p]], lens[particle[p]]
             for r in range(n_rings):
-                re += a[0, r, m] * b[0, r, m] + a[1, r, m] * b[1, r, m]
-                im += a[0, r, m] * b[1, r, m] - a[1, r, m] * b[0, r, m]
-            out[p, 0, m] = re
-            out[p, 1, m] = im
+                re += a[0, r, m] * lens[0, r, m] + a[1, r, m] * lens[1, r, m]
+                im += a[0, r, m] * lens[1, r, m] - a[1, r, m] * lens[0, r, m]
+            c, s = np.cos(2 * m * angle[n]), -np.sin(2 * m * angle[n])
+            out[m, n] = re * c - im * s
+            out[n_harmonics + m, n] = re * s + im * c
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
-def normalise_scores(score, first, threshold, log_evidence, entropy, counts):
-    """Scores (pairs, n_ψ) to posteriors, particle by particle; entries below ``threshold`` · maximum become 0."""
-    n_psi = score.shape[1]
-    for i in range(len(first) - 1):
-        best = np.float32(-np.inf)
-        for p in range(first[i], first[i + 1]):
-            for k in range(n_psi):
-                best = max(best, score[p, k])
-        total, kept, moment = 0.0, 0.0, 0.0
-        for p in range(first[i], first[i + 1]):
-            for k in range(n_psi):
-                difference = score[p, k] - best
-                if difference < -30:
-                    score[p, k] = 0
-                    continue
-                weight = np.exp(difference)
-                total += weight
-                moment += weight * difference
-                if weight < threshold:
-                    weight = np.float32(0)
-                else:
-                    kept += weight
-                    counts[i] += 1
-                score[p, k] = weight
-        for p in range(first[i], first[i + 1]):
-            for k in range(n_psi):
-                score[p, k] /= kept
-        log_evidence[i] = best + np.log(total)
-        entropy[i] = np.log(total) - moment / total
+def normalise_score(score, threshold, summary):
+    """Scores of one particle to its posterior in place, entries below ``threshold`` · best dropped.
 
-
-@numba.njit(cache=True, fastmath=True, nogil=True)
-def accumulate(posterior, angle, step, row, column, particle, bands, starts, slices, images, power, lens, sums, weights,
-               cross, norm):
-    """The adjoint of the scores: every image, turned and weighted, into its slice; and what the residual needs."""
-    n_psi, n_q, n_harmonics = posterior.shape[1], bands[-1], power.shape[3]
-    factor = np.empty((2, max(n_q, 2 * n_harmonics)), np.float32)
-    for p in range(len(row)):
-        factor[:] = 0
-        empty = True
-        for k in range(n_psi):
-            w = posterior[p, k]
-            if w == 0:
-                continue
-            empty = False
-            psi = angle[p] + step[k]
-            step_re, step_im = np.cos(psi), -np.sin(psi)
-            re, im = 1.0, 0.0
-            for q in range(factor.shape[1]):
-                factor[0, q] += w * re
-                factor[1, q] += w * im
-                re, im = re * step_re - im * step_im, re * step_im + im * step_re
-        if empty:
+    ``summary`` receives log evidence, entropy and the probability of the best entry.
+    """
+    best = score[0]
+    for k in range(len(score)):
+        best = max(best, score[k])
+    total, kept, moment = 0.0, 0.0, 0.0
+    for k in range(len(score)):
+        difference = score[k] - best
+        if difference < -25:
+            score[k] = 0
             continue
-        fr, fi = factor[0], factor[1]
-        ar, ai = slices[row[p], 0], slices[row[p], 1]
-        br, bi = images[column[p], 0], images[column[p], 1]
-        tr, ti = sums[row[p], 0], sums[row[p], 1]
-        i = particle[p]
-        for r in range(len(bands)):
-            start = starts[r]
-            total = np.float32(0)
-            for q in range(bands[r]):
-                x = fr[q] * br[start + q] - fi[q] * bi[start + q]
-                y = fr[q] * bi[start + q] + fi[q] * br[start + q]
-                tr[start + q] += x
-                ti[start + q] += y
-                total += ar[start + q] * x + ai[start + q] * y
-            zero = fr[0] * (ar[start] * br[start] + ai[start] * bi[start])
-            cross[i, r] += 2 * total - zero
-            for m in range(n_harmonics):
-                x = fr[2 * m] * lens[i, 0, r, m] - fi[2 * m] * lens[i, 1, r, m]
-                y = fr[2 * m] * lens[i, 1, r, m] + fi[2 * m] * lens[i, 0, r, m]
-                weights[row[p], 0, r, m] += x
-                weights[row[p], 1, r, m] += y
-                both = np.float32(2 if m else 1)
-                norm[i, r] += both * (power[row[p], 0, r, m] * x + power[row[p], 1, r, m] * y)
+        weight = np.exp(difference)
+        total += weight
+        moment += weight * difference
+        if weight < threshold:
+            weight = np.float32(0)
+        kept += weight
+        score[k] = weight
+    for k in range(len(score)):
+        score[k] /= kept
+    summary[0], summary[1], summary[2] = best + np.log(total), np.log(total) - moment / total, 1 / total
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def accumulate(posterior, angle, step, row, n_radii, lowest, starts, slices, images, power, lens, sums, weights, cross, norm):
+    """The adjoint of the scores for one particle: its images, turned and weighted, into the slices' sums.
+
+    ``posterior`` is (n_ψ, rows, shifts); ``cross`` and ``norm`` (n_r,) receive what the residual needs.
+    """
+    n_psi, n_rows, n_shifts = posterior.shape
+    n_harmonics = power.shape[3]
+    n_q = 8 * len(lowest)
+    factor = np.empty((2, max(n_q, 2 * n_harmonics)))
+    for n in range(n_rows):
+        mass = np.zeros((2, 2 * n_harmonics))
+        for t in range(n_shifts):
+            empty = True
+            for k in range(n_psi):
+                w = posterior[k, n, t]
+                if w == 0:
+                    continue
+                if empty:
+                    factor[:] = 0
+                    empty = False
+                psi = angle[n] + step[k]
+                step_re, step_im = np.cos(psi), -np.sin(psi)
+                re, im = float(w), 0.0
+                for q in range(factor.shape[1]):
+                    factor[0, q] += re
+                    factor[1, q] += im
+                    re, im = re * step_re - im * step_im, re * step_im + im * step_re
+            if empty:
+                continue
+            mass += factor[:, : 2 * n_harmonics]
+            a, b, total = slices[row[n]], images[t], sums[row[n]]
+            for block in range(len(lowest)):
+                first = lowest[block]
+                length = n_radii - first
+                for i in range(8):
+                    q = 8 * block + 2 * (i % 4) + i // 4
+                    place = starts[block] + 2 * length * i
+                    c, s = np.float32(factor[0, q]), np.float32(factor[1, q])
+                    both = np.float32(2 if q else 1)
+                    for r in range(length):
+                        x = c * b[place + r] - s * b[place + length + r]
+                        y = c * b[place + length + r] + s * b[place + r]
+                        total[place + r] += x
+                        total[place + length + r] += y
+                        cross[first + r] += both * (a[place + r] * x + a[place + length + r] * y)
+        for m in range(n_harmonics):
+            c, s = np.float32(mass[0, 2 * m]), np.float32(mass[1, 2 * m])
+            both = np.float32(2 if m else 1)
+            if c == 0 and s == 0:
+                continue
+            for r in range(n_radii):
+                x = c * lens[0, r, m] - s * lens[1, r, m]
+                y = c * lens[1, r, m] + s * lens[0, r, m]
+                weights[row[n], 0, r, m] += x
+                weights[row[n], 1, r, m] += y
+                norm[r] += both * (power[row[n], 0, r, m] * x + power[row[n], 1, r, m] * y)

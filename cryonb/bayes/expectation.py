@@ -223,7 +223,7 @@ def _merge(total, item):
 def _in_order(posterior, index, pixel_size):
     place = np.empty(index.max() + 1, dtype=np.int64)
     place[posterior["index"]] = np.arange(len(index))
-    rows = {name: value[place[index]] for name, value in posterior.items() if name not in ("index", "significant")}
+    rows = {name: value[place[index]] for name, value in posterior.items() if name != "index"}
     return Posterior(shift=rows.pop("shift_px") * pixel_size, **rows)
 
 

@@ -1,20 +1,20 @@
 """Second pass: the posterior over the children of the candidates, and its adjoint, the sums that make the next maps."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from cryonb import projection
 
 from . import _kernels
-from .coarse import angle_table, shifted_images, turn_in_plane
-from .search import psi_towards
+from .coarse import full_turn_tables, turned_slices
+from .scores import AngleTables, angle_table, image_columns, products, shifted_images
+from .search import psi_towards, turn_in_plane
 from .slices import fill_bank, insert_bank
 
 __all__ = ["fine_pass"]
 
-BLOCK = 32  # particles
+BLOCK = 64  # particles whose shifted images are held at once
 THRESHOLD = 1e-3  # posterior weights below this fraction of a particle's best are dropped
+NEAR = 2.5  # fine steps from the best pose within which poses are averaged
 
 
 def fine_pass(task, observations, candidates, index):
@@ -33,156 +33,143 @@ def fine_pass(task, observations, candidates, index):
     sums, posterior : dict of ndarray
         See `expectation.Statistics` and `expectation.Posterior`.
     """
-    views = np.unique(4 * candidates.view[:, None] + np.arange(4))
-    matrices = task.sampling.views(fine=True)[views]
-    bank = fill_bank(task.references, matrices, task.grid, task.n_harmonics)
-    _, shifts = task.sampling.shifts_px()
-    fine = _FinePass(task, observations, bank, views, matrices, shifts.reshape(-1, 2), index)
-    starts = np.searchsorted(candidates.particle, np.arange(len(index) + 1))
-    posterior = [
-        fine.block(candidates, start, min(start + BLOCK, len(index)), starts) for start in range(0, len(index), BLOCK)
-    ]
-    return fine.sums(), {name: np.concatenate([part[name] for part in posterior]) for name in posterior[0]}
+    fine = _FinePass(task, observations, candidates, index)
+    n, n_k = len(index), len(task.class_weights)
+    posterior = {
+        "class_probability": np.zeros((n, n_k)), "matrix": np.zeros((n, 3, 3)), "shift_px": np.zeros((n, 2)),
+        "best_class": np.zeros(n, dtype=np.int64), "pmax": np.zeros(n), "entropy": np.zeros(n), "log_evidence": np.zeros(n),
+    }  # fmt: skip
+    for start in range(0, n, BLOCK):
+        some = np.arange(start, min(start + BLOCK, n))
+        shifts = (4 * candidates.shift[some][:, :, None] + np.arange(4)).reshape(len(some), -1)
+        owner = np.repeat(some, shifts.shape[1])
+        images = shifted_images(observations, owner, shifts.ravel(), fine.phases, task.grid)
+        for i, own in zip(some, shifts):
+            fine.particle(i, own, images[(i - start) * len(own) : (i - start + 1) * len(own)], posterior)
+    posterior["matrix"] = _nearest_rotation(posterior["matrix"])
+    return fine.sums(), posterior
 
 
 class _FinePass:
-    """What the blocks of a chunk share, and the sums that they fill."""
+    """What the particles of a chunk share, and the sums that they fill."""
 
-    def __init__(self, task, observations, bank, views, matrices, shifts, index):
-        self.task, self.observations, self.bank = task, observations, bank
-        self.views, self.matrices, self.shifts, self.index = views, matrices, shifts, index
-        self.phases = task.phases(shifts, task.grid)
-        self.slice_sums = np.zeros_like(bank.packed)
-        self.slice_weights = np.zeros_like(bank.power)
-        self.residual = np.zeros((task.n_groups, task.grid.n_radii))
+    def __init__(self, task, observations, candidates, index):
+        self.task, self.observations, self.candidates, self.index = task, observations, candidates, index
+        grid, sampling = task.grid, task.sampling
+        meant = np.arange(candidates.view.shape[1]) < candidates.count[:, None]
+        self.views = np.unique(4 * np.unique(candidates.view[meant])[:, None] + np.arange(4))
+        self.matrices = sampling.views(fine=True)[self.views]
+        self.bank = fill_bank(task.references, self.matrices, grid, task.n_harmonics)
+        self.shifts = sampling.shifts_px()[1].reshape(-1, 2)
+        self.phases = task.phases(self.shifts, grid)
+        self.shift_prior = task.log_shift_prior(self.shifts)
+        self.log_class = np.log(task.class_weights)
+        self.slice_sums = np.zeros_like(self.bank.packed)
+        self.slice_weights = np.zeros_like(self.bank.power)
+        self.residual = np.zeros((task.n_groups, grid.n_radii))
         self.offset2 = 0.0
-        sampling = task.sampling
-        if sampling.local_sigma is None:
-            self.psi = np.radians(sampling.step) * np.arange(round(360 / sampling.step))
-        else:
-            self.psi = np.radians(sampling.step) * np.arange(-3, 4)
-
-    def block(self, candidates, start, stop, starts):
-        pairs = _expand(candidates, slice(starts[start], starts[stop]), self.views, len(self.matrices), self.matrices)
-        particle, row, shift, angle = pairs
-        key, column = np.unique(particle * len(self.shifts) + shift, return_inverse=True)
-        images = shifted_images(
-            self.observations, key // len(self.shifts), key % len(self.shifts), self.phases, self.task.grid
-        )
-        score = self.scores(images, particle, row, column, angle) + self.log_prior(particle, row, shift, angle)
-        first = np.searchsorted(particle, np.arange(start, stop + 1))
-        n = stop - start
-        evidence, entropy, counts = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int64)
-        score = np.ascontiguousarray(score, dtype=np.float32)
-        _kernels.normalise_scores(score, first, THRESHOLD, evidence, entropy, counts)
-        self.accumulate(score, images, particle, row, column, angle, start, stop)
-        posterior = {"log_evidence": evidence, "entropy": entropy, "significant": counts}
-        return posterior | self.summary(score, particle, row, shift, angle, start, n)
-
-    def scores(self, images, particle, row, column, angle):
-        grid, n_harmonics = self.task.grid, self.task.n_harmonics
         n_q = int(grid.bands[-1])
-        products = np.empty((len(row), 2, n_q), dtype=np.float32)
-        norms = np.empty((len(row), 2, n_harmonics), dtype=np.float32)
-        _kernels.pair_products(self.bank.packed, images, row, column, grid.bands, grid.starts, grid.n_radii, products)
-        _kernels.norm_harmonics(self.bank.power, self.observations.lens, row, particle, grid.n_radii, norms)
-        if angle.any():
-            _kernels.turn_products(products, angle)
-            _kernels.turn_products(norms, 2 * angle)
-        score = products.reshape(len(row), -1) @ angle_table(n_q, self.psi)
-        score -= norms.reshape(len(row), -1) @ (0.5 * angle_table(n_harmonics, self.psi, stride=2))
-        return score
+        if sampling.local_sigma is None:
+            self.tables = full_turn_tables(grid, sampling.step)
+        else:
+            self.tables = AngleTables(n_q, np.radians(sampling.step) * np.arange(-3, 4))
+        harmonics = angle_table(2 * np.arange(task.n_harmonics), self.tables.angles)
+        self.norm_table = np.ascontiguousarray(0.5 * harmonics.swapaxes(0, 1).reshape(-1, len(self.tables.angles)).T)
+        self.buffer = None
 
-    def log_prior(self, particle, row, shift, angle):
-        task = self.task
-        k, view = row // len(self.matrices), row % len(self.matrices)
-        prior = np.log(task.class_weights)[k] + task.log_shift_prior(self.shifts)[shift]
-        if task.sampling.local_sigma is None:
-            return prior[:, None].astype(np.float32)
-        centres = task.prior_matrices[self.index[particle]]
-        cosine = (self.matrices[view, :, 2] * centres[:, :, 2]).sum(1)
-        tilt = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-        turn = angle - psi_towards(self.matrices[view], centres)
-        turn = np.degrees((turn[:, None] + self.psi + np.pi) % (2 * np.pi) - np.pi)
-        return (prior[:, None] - (tilt[:, None] ** 2 + turn**2) / (2 * task.sampling.local_sigma**2)).astype(np.float32)
+    def particle(self, i, shifts, images, posterior):
+        """Posterior of one particle over its candidates' children; adds to the sums."""
+        rows, angle = self.rows(i)
+        score = self.score(i, rows, angle, images) + self.log_prior(i, rows, angle, shifts)
+        summary = np.empty(3)
+        _kernels.normalise_score(score.reshape(-1), np.float32(THRESHOLD), summary)
+        posterior["log_evidence"][i], posterior["entropy"][i], posterior["pmax"][i] = summary
+        self.accumulate(i, score, rows, angle, images)
+        self.summarise(i, score, rows, angle, shifts, posterior)
 
-    def accumulate(self, posterior, images, particle, row, column, angle, start, stop):
+    def rows(self, i):
+        """Rows of the bank for a particle, and the in-plane angles on which the fine ones are centred."""
+        candidates, count = self.candidates, self.candidates.count[i]
+        children = np.searchsorted(self.views, (4 * candidates.view[i, :count, None] + np.arange(4)).ravel())
+        rows = np.repeat(candidates.k[i, :count], 4) * len(self.views) + children
+        if candidates.towards is None:
+            return rows, np.zeros(len(rows))
+        return rows, psi_towards(self.matrices[children], np.repeat(candidates.towards[i, :count], 4, axis=0))
+
+    def score(self, i, rows, angle, images):
+        grid, n_t = self.task.grid, len(images)
+        slices = turned_slices(self.bank, rows, angle, grid)
+        self.buffer = image_columns(images, grid, self.buffer)
+        columns = self.buffer[: 2 * images.size]
+        values = self.tables.scores(*products(slices, columns, n_t, grid)).reshape(-1, len(rows), n_t)
+        norms = np.empty((2 * self.task.n_harmonics, len(rows)), dtype=np.float32)
+        _kernels.norm_harmonics(self.bank.power, rows, angle, self.observations.lens[i], norms)
+        values -= (self.norm_table @ norms)[:, :, None]
+        return values
+
+    def log_prior(self, i, rows, angle, shifts):
+        """Of (ψ, row, shift)."""
+        k, view = rows // len(self.views), rows % len(self.views)
+        prior = (self.log_class[k][:, None] + self.shift_prior[shifts])[None]
+        sigma = self.task.sampling.local_sigma
+        if sigma is not None:
+            centre = self.task.prior_matrices[self.index[i]]
+            tilt = np.degrees(np.arccos(np.clip(self.matrices[view, :, 2] @ centre[:, 2], -1, 1)))
+            turn = angle - psi_towards(self.matrices[view], np.broadcast_to(centre, (len(view), 3, 3)))
+            turn = np.degrees((turn + self.tables.angles[:, None] + np.pi) % (2 * np.pi) - np.pi)
+            prior = prior - ((tilt**2 + turn**2) / (2 * sigma**2))[:, :, None]
+        return prior.astype(np.float32)
+
+    def accumulate(self, i, score, rows, angle, images):
         grid, observations = self.task.grid, self.observations
-        cross, norm = np.zeros((2, stop - start, grid.n_radii), dtype=np.float32)
-        lens = observations.lens[start:stop]
+        cross, norm = np.zeros((2, grid.n_radii), dtype=np.float32)
         _kernels.accumulate(
-            posterior, angle, self.psi, row, column, particle - start, grid.bands, grid.starts,
-            self.bank.packed, images, self.bank.power, lens, self.slice_sums, self.slice_weights, cross, norm,
+            score, angle, self.tables.angles, rows, grid.n_radii, grid.lowest, grid.starts, self.bank.packed, images,
+            self.bank.power, observations.lens[i], self.slice_sums, self.slice_weights, cross, norm,
         )  # fmt: skip
-        residual = observations.power[start:stop] + (norm - 2 * cross) / observations.precision[start:stop]
-        np.add.at(self.residual, self.task.group[self.index[start:stop]], residual)
+        residual = observations.power[i] + (norm - 2 * cross) / observations.precision[i]
+        self.residual[self.task.group[self.index[i]]] += residual
 
-    def summary(self, posterior, particle, row, shift, angle, start, n):
+    def summarise(self, i, score, rows, angle, shifts, posterior):
         """Class probabilities and the mean pose of the best peak."""
-        task, n_views = self.task, len(self.matrices)
-        pair, psi = np.nonzero(posterior)
-        weight = posterior[pair, psi].astype(np.float64)
-        owner, k = particle[pair] - start, row[pair] // n_views
-        probability = np.zeros((n, len(task.class_weights)))
-        np.add.at(probability, (owner, k), weight)
-        order = np.lexsort((weight, owner))
-        best = order[np.searchsorted(owner[order], np.arange(n), side="right") - 1]
-        pose = turn_in_plane(self.matrices[row[pair] % n_views], angle[pair] + self.psi[psi])
-        near = (pose * pose[best][owner]).sum((1, 2)) > 1 + 2 * np.cos(np.radians(2.5 * task.sampling.step))
-        offset = self.shifts[shift[pair]]
-        mean_pose, mean_offset, total = np.zeros((n, 3, 3)), np.zeros((n, 2)), np.zeros(n)
-        np.add.at(mean_pose, owner[near], weight[near, None, None] * pose[near])
-        np.add.at(mean_offset, owner[near], weight[near, None] * offset[near])
-        np.add.at(total, owner[near], weight[near])
-        centre = task.centre_px[self.index[start : start + n]]
-        self.offset2 += float((weight * (offset**2).sum(1)).sum())
-        return {
-            "class_probability": probability,
-            "matrix": _nearest_rotation(mean_pose),
-            "shift_px": mean_offset / total[:, None] + centre,
-            "best_class": k[best],
-            "pmax": weight[best],
-        }
+        psi, row, shift = np.nonzero(score)
+        weight = score[psi, row, shift].astype(np.float64)
+        n_views = len(self.views)
+        posterior["class_probability"][i] = np.bincount(rows[row] // n_views, weight, len(self.log_class))
+        best = weight.argmax()
+        posterior["best_class"][i] = rows[row[best]] // n_views
+        pose = turn_in_plane(self.matrices[rows[row] % n_views], angle[row] + self.tables.angles[psi])
+        cosine = np.cos(np.radians(NEAR * self.task.sampling.step))
+        near = np.einsum("nij,ij->n", pose, pose[best]) > 1 + 2 * cosine
+        offset = self.shifts[shifts[shift]]
+        posterior["matrix"][i] = np.tensordot(weight[near], pose[near], 1)
+        centre = self.task.centre_px[self.index[i]]
+        posterior["shift_px"][i] = weight[near] @ offset[near] / weight[near].sum() + centre
+        self.offset2 += float(weight @ (offset**2).sum(1))
 
     def sums(self):
         """Sufficient statistics of the chunk."""
-        task = self.task
+        task, n_views = self.task, len(self.views)
         values, weights = [], []
-        n_views = len(self.matrices)
         for k in range(len(task.class_weights)):
             accumulator = projection.Accumulator(task.grid.size_px)
             rows = slice(k * n_views, (k + 1) * n_views)
             filled = np.flatnonzero(self.slice_weights[rows, 0, :, 0].any(1))
             insert_bank(
-                accumulator, self.slice_sums[rows][filled], self.slice_weights[rows][filled], self.matrices[filled], task.grid
-            )
+                accumulator, self.slice_sums[rows][filled], self.slice_weights[rows][filled], self.matrices[filled],
+                task.grid,
+            )  # fmt: skip
             values.append(accumulator.values)
             weights.append(accumulator.weights)
         count = np.bincount(task.group[self.index], minlength=task.n_groups)
         return {
-            "values": np.stack(values), "weights": np.stack(weights), "residual": self.residual,
-            "count": count, "offset2": self.offset2,
+            "values": np.stack(values), "weights": np.stack(weights), "residual": self.residual, "count": count,
+            "offset2": self.offset2,
         }  # fmt: skip
-
-
-def _expand(candidates, some, views, n_views, matrices):
-    """The 4 views × 4 shifts below each candidate: particle, row of the bank, fine shift, in-plane centre."""
-    particle = np.repeat(candidates.particle[some], 16)
-    child = 4 * candidates.view[some][:, None] + np.arange(4)
-    local = np.searchsorted(views, child)
-    row = np.repeat((candidates.k[some][:, None] * n_views + local)[:, :, None], 4, axis=2).reshape(-1)
-    shift = (4 * candidates.shift[some][:, None] + np.arange(4))[:, None, :]
-    shift = np.repeat(shift, 4, axis=1).reshape(-1)
-    if candidates.towards is None:
-        return particle, row, shift, np.zeros(len(row))
-    towards = np.repeat(candidates.towards[some], 4, axis=0)
-    angle = psi_towards(matrices[local.ravel()], towards)
-    return particle, row, shift, np.repeat(angle, 4)
 
 
 def _nearest_rotation(matrices):
     """Rotation matrices nearest to sums of rotation matrices."""
     u, _, vt = np.linalg.svd(matrices)
-    sign = np.sign(np.linalg.det(u @ vt))
-    u[:, :, -1] *= sign[:, None]
+    u[:, :, -1] *= np.sign(np.linalg.det(u @ vt))[:, None]
     return u @ vt

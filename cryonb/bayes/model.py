@@ -109,10 +109,10 @@ def on_grey_scale(particles, reference, noise, grid, sampling, *, rng):
     norm = observed.lens[:, 0, : inner.n_radii, 0] @ bank.power[:, 0, :, 0].T
     shifts, _ = sampling.shifts_px()
     phases = projection.shift_phases(inner.points, shifts, inner.size_px).reshape(-1, inner.n_radii, inner.n_angles)
-    stacked, n_psi = coarse.stack_bank(bank, inner), 2 * round(180 / (2 * sampling.step))
+    tables = coarse.full_turn_tables(inner, 2 * sampling.step)
     explained = expected = 0.0
     for block in parallel.chunk_slices(len(some), 12):
-        cross = coarse.global_scores(stacked, bank, observed, block, phases, inner, n_psi).max(2) + 0.5 * norm[block]
+        cross = coarse.global_scores(bank, observed, block, phases, inner, tables).max(2) + 0.5 * norm[block]
         best = (cross / np.sqrt(norm[block])).argmax(1)[:, None]
         explained += np.take_along_axis(cross, best, 1).sum()
         expected += np.take_along_axis(norm[block], best, 1).sum()

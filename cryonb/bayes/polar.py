@@ -35,12 +35,13 @@ class PolarGrid:
     n_angles : int
         Samples of the half circle from −90° to 90° (kx ≥ 0).
     bands : ndarray (n_r,) int64
-        Angular coefficients 0 … band − 1 kept on each ring, not decreasing.
+        Angular coefficients 0 … band − 1 kept on each ring: multiples of 8, not decreasing.
 
     Notes
     -----
-    `PolarGrid.covering` chooses the values. A *packed* array holds the coefficients of ring after ring:
-    (..., 2, n_packed) with real and imaginary parts.
+    `PolarGrid.covering` chooses the values. A *packed* array (n, n_packed) holds the coefficients of one image in a
+    row, ready for matrix products over the rings: block after block of eight q, in a block first the four even
+    and then the four odd ones, of each the real and then the imaginary parts on the rings that keep it.
     """
 
     size_px: int
@@ -83,11 +84,11 @@ class PolarGrid:
         nodes, weights = np.polynomial.legendre.leggauss(n_radii)
         radii = limit * (nodes + 1) / 2
         areas = np.pi * radii * weights * limit / 2
-        bands = _bandwidth(radii * extent_px / size_px)
+        bands = 8 * -(-_bandwidth(radii * extent_px / size_px) // 8)
         # aliases of an image that fills the box must stay clear of the coefficients that are kept
         n_angles = int(np.ceil((_bandwidth(limit * 0.5) + bands[-1]) / 2)) + 1
         n_angles = scipy.fft.next_fast_len(n_angles, real=True)
-        return cls(int(size_px), radii, areas, n_angles, np.minimum(bands, n_angles).astype(np.int64))
+        return cls(int(size_px), radii, areas, n_angles, np.minimum(bands, 8 * (n_angles // 8)).astype(np.int64))
 
     @property
     def n_radii(self):
@@ -96,13 +97,25 @@ class PolarGrid:
 
     @cached_property
     def n_packed(self):
-        """Number of complex coefficients of one image."""
-        return int(self.bands.sum())
+        """Length of a packed image (real numbers)."""
+        return int(self.starts[-1])
+
+    @cached_property
+    def lowest(self):
+        """First ring of each block of eight q, ndarray (n_blocks,) int64."""
+        return np.searchsorted(self.bands, 8 * np.arange(self.bands[-1] // 8), side="right").astype(np.int64)
 
     @cached_property
     def starts(self):
-        """Where each ring begins in a packed array, and its end: ndarray (n_r + 1,) int64."""
-        return np.concatenate([[0], np.cumsum(self.bands)]).astype(np.int64)
+        """Where each block begins in a packed array, and its end: ndarray (n_blocks + 1,) int64."""
+        return np.concatenate([[0], np.cumsum(16 * (self.n_radii - self.lowest))]).astype(np.int64)
+
+    def blocks(self, packed):
+        """Views (even, odd) of each block of a packed array: (4, n, 2 · rings) each, for products over the rings."""
+        for block, start in enumerate(self.starts[:-1]):
+            length = 2 * (self.n_radii - self.lowest[block])
+            whole = packed[:, start : start + 8 * length].reshape(-1, 2, 4, length)
+            yield whole[:, 0].swapaxes(0, 1), whole[:, 1].swapaxes(0, 1)
 
     @cached_property
     def angles(self):
@@ -175,7 +188,7 @@ class PolarGrid:
 
         Returns
         -------
-        ndarray (..., 2, n_packed) float32: real and imaginary parts of (1/2π)∮ F(r, φ) exp(−iqφ) dφ, q ≥ 0.
+        ndarray (..., n_packed) float32: real and imaginary parts of (1/2π)∮ F(r, φ) exp(−iqφ) dφ, q ≥ 0.
         """
         samples = np.asarray(samples)
         return self.analyse_parts(samples.real.astype(np.float32), samples.imag.astype(np.float32))
@@ -183,20 +196,19 @@ class PolarGrid:
     def analyse_parts(self, real, imaginary):
         """`analyse` of samples whose real and imaginary parts lie in arrays of their own (they often do)."""
         even, odd = self._analysis
-        n_even, n_odd = len(even) // 2, len(odd) // 2
         shape = real.shape[:-2]
         rows_even = real.reshape(-1, self.n_angles) @ even.T
         rows_odd = imaginary.reshape(-1, self.n_angles) @ odd.T
-        packed = np.empty((rows_even.shape[0] // self.n_radii, 2, self.n_packed), dtype=np.float32)
-        _kernels.pack(rows_even, rows_odd, n_even, n_odd, self.bands, self.starts, packed)
-        return packed.reshape(*shape, 2, self.n_packed)
+        packed = np.empty((rows_even.shape[0] // self.n_radii, self.n_packed), dtype=np.float32)
+        _kernels.pack(rows_even, rows_odd, self.n_radii, self.lowest, self.starts, packed)
+        return packed.reshape(*shape, self.n_packed)
 
     def synthesise(self, packed):
         """Samples on the half circle from angular coefficients: the inverse of `analyse`.
 
         Parameters
         ----------
-        packed : ndarray (n, 2, n_packed) float32
+        packed : ndarray (n, n_packed) float32
 
         Returns
         -------
@@ -206,7 +218,8 @@ class PolarGrid:
         n_even, n_odd = even.shape[0], odd.shape[0]
         rows_even = np.zeros((len(packed) * self.n_radii, 2 * n_even), dtype=np.float32)
         rows_odd = np.zeros((len(packed) * self.n_radii, 2 * n_odd), dtype=np.float32)
-        _kernels.unpack(np.ascontiguousarray(packed, np.float32), n_even, n_odd, self.bands, self.starts, rows_even, rows_odd)
+        packed = np.ascontiguousarray(packed, dtype=np.float32)
+        _kernels.unpack(packed, self.n_radii, self.lowest, self.starts, rows_even, rows_odd)
         twice = np.where(np.arange(n_even) == 0, 1, 2)[:, None]  # the coefficients −q, which are the conjugates
         even = np.concatenate([twice * even.real, -twice * even.imag]).astype(np.float32)
         odd = np.concatenate([2 * odd.imag, 2 * odd.real]).astype(np.float32)

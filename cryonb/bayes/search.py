@@ -10,7 +10,7 @@ from cryonb import rotations
 
 from .slices import view_matrices
 
-__all__ = ["Sampling", "local_views", "psi_towards", "shift_grid"]
+__all__ = ["Sampling", "local_views", "psi_towards", "shift_grid", "turn_in_plane"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,3 +109,10 @@ def psi_towards(matrices, centres):
     """In-plane angle in radians that brings each view (m, 3, 3) nearest to a pose (m, 3, 3)."""
     between = np.einsum("mji,mjk->mik", matrices, centres)
     return np.arctan2(between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1])
+
+
+def turn_in_plane(matrices, psi):
+    """Poses R_view · R_z(ψ), (m, 3, 3); ψ (m,) in radians."""
+    c, s = np.cos(psi)[:, None], np.sin(psi)[:, None]
+    x, y = matrices[:, :, 0], matrices[:, :, 1]
+    return np.stack([c * x + s * y, c * y - s * x, matrices[:, :, 2]], axis=2)

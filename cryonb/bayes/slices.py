@@ -19,7 +19,7 @@ class SliceBank:
 
     Parameters
     ----------
-    packed : ndarray (K·v, 2, n_packed) float32
+    packed : ndarray (K·v, n_packed) float32
         Angular coefficients (`polar.PolarGrid.analyse`).
     power : ndarray (K·v, 2, n_r, n_m) float32
         Coefficients 0, 2, 4, … of |slice|² on each ring.
@@ -56,7 +56,7 @@ def fill_bank(fourier_volumes, matrices, grid, n_harmonics):
     SliceBank of K·v rows
     """
     n = len(matrices)
-    packed = np.empty((len(fourier_volumes) * n, 2, grid.n_packed), dtype=np.float32)
+    packed = np.empty((len(fourier_volumes) * n, grid.n_packed), dtype=np.float32)
     power = np.empty((len(packed), 2, grid.n_radii, n_harmonics), dtype=np.float32)
     for k, volume in enumerate(fourier_volumes):
         for start in range(0, n, BATCH):
@@ -96,7 +96,7 @@ def insert_bank(accumulator, sums, weights, matrices, grid):
     ----------
     accumulator : projection.Accumulator
         Changed in place.
-    sums : ndarray (v, 2, n_packed)
+    sums : ndarray (v, n_packed)
         Coefficients of Σ Γ · area · CTF X / σ².
     weights : ndarray (v, 2, n_r, n_m)
         Even harmonics of Σ Γ · area · CTF² / σ².
