@@ -199,7 +199,7 @@ def _inside(size_px):
     return _frequencies(size_px)[:, None] ** 2 + np.arange(size_px // 2 + 1) ** 2 < (size_px / 2) ** 2
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def _spline_weights(fraction, out):
     rest = 1.0 - fraction
     out[0] = rest**3 / 6
@@ -208,10 +208,11 @@ def _spline_weights(fraction, out):
     out[3] = fraction**3 / 6
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, fastmath=True)
 def _gather_cubic(data, axes, points, slices):
     rows = data.shape[0]
     wx, wy, wz = np.empty(4, np.float32), np.empty(4, np.float32), np.empty(4, np.float32)
+    row_y = np.empty(4, np.int64)
     for n in range(len(axes)):
         for m in range(len(points)):
             kx, ky = points[m, 0], points[m, 1]
@@ -225,12 +226,15 @@ def _gather_cubic(data, axes, points, slices):
             _spline_weights(x - x0, wx)
             _spline_weights(y - y0, wy)
             _spline_weights(z - z0, wz)
+            for i in range(4):
+                row_y[i] = (y0 - 1 + i) % rows
             total = np.complex64(0)
             for i in range(4):
                 zi = (z0 - 1 + i) % rows
+                plane = np.complex64(0)
                 for j in range(4):
-                    yi = (y0 - 1 + j) % rows
-                    row = wx[0] * data[zi, yi, x0 + 1] + wx[1] * data[zi, yi, x0 + 2]
-                    row += wx[2] * data[zi, yi, x0 + 3] + wx[3] * data[zi, yi, x0 + 4]
-                    total += wz[i] * wy[j] * row
+                    line = data[zi, row_y[j]]
+                    part = wx[0] * line[x0 + 1] + wx[1] * line[x0 + 2] + wx[2] * line[x0 + 3] + wx[3] * line[x0 + 4]
+                    plane += wy[j] * part
+                total += wz[i] * plane
             slices[n, m] = np.conj(total) if mirrored else total
