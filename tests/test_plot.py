@@ -158,3 +158,67 @@ def test_png_opens_no_window(ball):
     content = plot.png(lambda figure: plot.central_slices(ball, ax=figure.subplots()), width=4, height=2, dpi=50)
     assert Image.open(io.BytesIO(content)).size == (200, 100)
     assert len(plt.get_fignums()) == count
+
+
+@pytest.fixture
+def records():
+    from cryonb.bayes import Iteration
+
+    def record(number, share):
+        spectrum = np.ones((1, 17))
+        return Iteration(
+            number, 100, 7.5, number > 2, 10, 60.0 / number, np.ones(17), spectrum, np.vstack([spectrum, spectrum]),
+            np.array([share, 1 - share]), 0.5, 3.0, 2.0, 1.0, 0.1, 1.0,
+        )  # fmt: skip
+
+    return [record(1, 0.5), record(2, 0.6), record(3, 0.8)]
+
+
+def test_iterations_show_resolution_and_probability(records):
+    ax = plot.iterations(records)
+    assert ax.lines[0].get_ydata().tolist() == [60, 30, 20] and "(Å)" in ax.get_ylabel()
+    (twin,) = [other for other in ax.figure.axes if other is not ax]
+    assert twin.lines[0].get_ydata().tolist() == [0.5] * 3
+    assert "local search" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_occupancy_is_stacked_to_one_hundred(records):
+    ax = plot.occupancy(records, names=["free", "bound"])
+    tops = [collection.get_paths()[0].vertices[:, 1].max() for collection in ax.collections]
+    assert tops == pytest.approx([80, 100])
+
+
+def test_confusion_writes_every_count():
+    ax = plot.confusion([[1200, 300], [200, 2300]], true_names=["free", "bound"])
+    assert [text.get_text().split("\n")[0] for text in ax.texts] == ["1,200", "300", "200", "2,300"]
+    assert ax.texts[0].get_text().endswith("80 %")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["free", "bound"]
+
+
+def test_angular_error_marks_the_median():
+    ax = plot.angular_error(np.array([1.0, 2, 3, 4, 100]), label="refined")
+    assert "median 3.0°" in ax.get_legend().get_texts()[0].get_text()
+    x, y = ax.lines[0].get_data()
+    assert x.tolist() == [1, 2, 3, 4, 100] and y.tolist() == [20, 40, 60, 80, 100]
+
+
+def test_spectra_lie_at_their_resolution(records):
+    ax = plot.shell_spectra(records[-1], pixel_size=4.0)
+    assert ax.lines[0].get_xdata()[-1] == pytest.approx(1 / 8)  # Nyquist
+    assert len(ax.lines) == 3
+
+
+def test_recovered_and_evidence():
+    x = np.linspace(-5, 5, 11)
+    ax = plot.recovered(x, x + 1, deviation=np.ones(11), gauge="ratchet (°)")
+    assert ax.get_xlim() == ax.get_ylim() and ax.get_ylabel() == "found ratchet (°)"
+    ax = plot.evidence(x, np.where(np.abs(x) < 3, 200, 10), gauge="ratchet (°)")
+    pale = {bar.get_facecolor() for bar in ax.patches if bar.get_height() < 50}
+    full = {bar.get_facecolor() for bar in ax.patches if bar.get_height() >= 50}
+    assert len(pale) == len(full) == 1 and pale != full
+
+
+def test_counting_can_be_drawn_over_without_its_band(double_well):
+    ax = plot.landscape(double_well)
+    plot.landscape(double_well, ax=ax, band=False, label="counting")
+    assert len(ax.collections) == 1 and len(ax.lines) == 2

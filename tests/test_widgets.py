@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("ipywidgets", reason="ipywidgets is not installed: pip install '.[lab]'")
 pytest.importorskip("nglview", reason="nglview is not installed: pip install '.[lab]'")
 
-from cryonb import CTF, Poses, Volume, fourier, projection, rotations, widgets  # noqa: E402
+from cryonb import CTF, EnergyLandscape, Poses, Volume, fourier, projection, reconstruction, rotations, widgets  # noqa: E402
 from cryonb.widgets import ngl  # noqa: E402
 
 PNG = b"\x89PNG"
@@ -116,15 +116,65 @@ def test_the_signal_to_noise_ratio_is_what_was_asked_for(volume):
     assert made[0].seen[circle].var() / noise == pytest.approx(0.2, rel=tolerance)
 
 
-def test_no_control_is_without_a_label(volume):
+def test_no_control_is_without_a_label(volume, explorer):
     import ipywidgets
 
     panels = [
         widgets.ContrastTransfer(pixel_size=2.0),
         widgets.ImageFormation(volume, radius=60, rng=0),
         widgets.DensityMovie([volume], level=0.01),
+        widgets.BackProjection(np.eye(16), pixel_size=4.0),
+        explorer,
     ]
     for panel in panels:
         controls = [value for value in vars(panel).values() if isinstance(value, ipywidgets.ValueWidget)]
         sliders = [control for control in controls if "Slider" in type(control).__name__]
         assert sliders and all(control.description for control in sliders)
+
+
+@pytest.fixture
+def explorer(volume):
+    edges = np.linspace(-10, 10, 21)
+    x = (edges[1:] + edges[:-1]) / 2
+    landscape = EnergyLandscape((x / 4) ** 2, [edges], gauge="ratchet (°)")
+    frames = [Volume(volume.data * (k + 1), 5.0) for k in range(5)]
+    averages = np.arange(5)[:, None, None] * np.ones((5, 32, 32))
+    return widgets.LandscapeExplorer(landscape, frames, [-8, -4, 0, 4, 8], averages=averages, truth=landscape)
+
+
+def test_the_explorer_starts_in_the_deepest_well_and_follows_its_slider(explorer):
+    assert explorer.result == (0.0, explorer.volumes[2])
+    picture = bytes(explorer.average.value)
+    explorer.position.value = 4
+    assert explorer.result == (8.0, explorer.volumes[4])
+    assert "<b>8.0</b>" in explorer.caption.value and "4.0 kT" in explorer.caption.value
+    assert bytes(explorer.average.value) != picture
+    assert explorer._marker.get_xdata() == [8.0]
+
+
+def test_a_click_on_the_landscape_moves_the_slider(explorer):
+    from matplotlib.backend_bases import MouseButton, MouseEvent
+
+    ax = explorer.canvas.figure.axes[0]
+    explorer.canvas.draw()
+    x, y = ax.transData.transform((-3.2, 1.0))
+    explorer.canvas.callbacks.process(
+        "button_press_event", MouseEvent("button_press_event", explorer.canvas, x, y, MouseButton.LEFT)
+    )
+    assert explorer.position.value == 1 and explorer.result[0] == -4.0
+
+
+def test_the_explorer_wants_a_position_and_an_average_for_each_volume(explorer, volume):
+    with pytest.raises(ValueError, match="a position for each of 1 volumes, got 2"):
+        widgets.LandscapeExplorer(explorer.landscape, [volume], [0, 1])
+    with pytest.raises(ValueError, match="an average for each of 1 volumes, got 2"):
+        widgets.LandscapeExplorer(explorer.landscape, [volume], [0], averages=np.zeros((2, 8, 8)))
+
+
+def test_back_projection_gives_what_its_function_gives():
+    image = np.pad(np.ones((7, 7)), 12)
+    panel = widgets.BackProjection(image, pixel_size=4.0)
+    panel.views.value, panel.span.value, panel.ramp.value = 7, 90, False
+    angles = np.arange(7) * 90 / 7
+    wanted = reconstruction.filtered_back_projection(reconstruction.sinogram(image, angles), angles, ramp=False)
+    assert np.array_equal(panel.result, wanted) and np.allclose(panel.angles, angles)

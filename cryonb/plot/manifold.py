@@ -4,14 +4,14 @@ import numpy as np
 
 from .style import new_axes, styled
 
-__all__ = ["eigenvalues", "embedding", "landscape"]
+__all__ = ["eigenvalues", "embedding", "evidence", "landscape", "recovered"]
 
 ENERGY_MAP = "viridis_r"  # wells bright, so that dark contours and the path show on them
 TRUTH = "#222222"
 
 
 @styled
-def landscape(result, *, ax=None, truth=None, label=None, path=None):
+def landscape(result, *, ax=None, truth=None, label=None, path=None, band=True):
     """Free energy in kT over one or two coordinates; its credible band, and the planted truth where it is known.
 
     Parameters
@@ -20,33 +20,37 @@ def landscape(result, *, ax=None, truth=None, label=None, path=None):
         Unobserved bins stay empty.
     ax : Axes, optional
     truth : EnergyLandscape, or ndarray like ``result.energy_kt``, optional
-        Drawn as a dashed line (one coordinate) or as dashed contours (two).
+        Drawn as a dashed line (one coordinate, any bins) or as dashed contours (two, the same bins).
     label : str, optional
         Name in the legend.
     path : ndarray (m, 2), optional
         Drawn over a landscape of two coordinates.
+    band : bool
+        Draw the credible band.
 
     Returns
     -------
     Axes
     """
-    truth = getattr(truth, "energy_kt", truth)
+    if hasattr(truth, "energy_kt"):
+        truth = (truth.centers[0], truth.energy_kt) if truth.energy_kt.ndim == 1 else truth.energy_kt
     if result.energy_kt.ndim == 1:
-        return _curve(result, ax, truth, label)
+        return _curve(result, ax, truth, label, band)
     return _map(result, ax, truth, path)
 
 
-def _curve(result, ax, truth, label):
+def _curve(result, ax, truth, label, band):
     ax = new_axes(ax)
     (centers,) = result.centers
-    (line,) = ax.plot(centers, result.energy_kt, label=label or "estimate")
-    if result.lower_kt is not None:
+    (line,) = ax.plot(centers, result.energy_kt, label=label or "estimate", zorder=3)
+    if band and result.lower_kt is not None:
         says = f"{100 * result.credibility:.0f} % band"
         ax.fill_between(
             centers, result.lower_kt, result.upper_kt, color=line.get_color(), alpha=0.2, lw=0, label=says
         )  # fmt: skip
     if truth is not None:
-        ax.plot(centers, truth - np.nanmin(truth), color=TRUTH, ls="--", lw=1.4, label="truth")
+        x, energy = (centers, truth) if np.shape(truth) == centers.shape else truth
+        ax.plot(x, energy - np.nanmin(energy), color=TRUTH, ls="--", lw=1.4, label="truth", zorder=4)
     ax.set(xlabel=result.gauge[0], ylabel="free energy (kT)")
     ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
     ax.legend()
@@ -133,4 +137,62 @@ def eigenvalues(result, *, ax=None, null=None):
     ax.set(xlabel="coordinate", ylabel="eigenvalue", xticks=rank)
     ax.set_ylim(bottom=0)
     ax.legend()
+    return ax
+
+
+@styled
+def recovered(truth, found, *, deviation=None, ax=None, gauge="coordinate"):
+    """What was found for each particle against what is true of it.
+
+    Parameters
+    ----------
+    truth, found : ndarray (n,)
+    deviation : ndarray (n,), optional
+        Posterior standard deviation of ``found``.
+    ax : Axes, optional
+    gauge : str
+        What both measure, with its unit.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, width=3.8, height=3.6)
+    if deviation is not None:
+        ax.errorbar(truth, found, deviation, fmt="none", ecolor="#0072B2", alpha=0.08, lw=0.8, rasterized=True)
+    ax.plot(truth, found, ".", ms=3, alpha=0.4, mew=0, rasterized=True)
+    limits = min(ax.get_xlim()[0], ax.get_ylim()[0]), max(ax.get_xlim()[1], ax.get_ylim()[1])
+    ax.plot(limits, limits, color=TRUTH, ls="--", lw=1)
+    ax.set(xlabel=f"true {gauge}", ylabel=f"found {gauge}", xlim=limits, ylim=limits, aspect="equal")
+    return ax
+
+
+@styled
+def evidence(coordinate, effective_particles, *, ax=None, gauge="coordinate", enough=50):
+    """The strip under a movie: how many particles stand behind each frame, and which frames are interpolated.
+
+    Parameters
+    ----------
+    coordinate : ndarray (m,)
+        Of the frames.
+    effective_particles : ndarray (m,)
+        Expected number of particles per frame.
+    ax : Axes, optional
+    gauge : str
+        What ``coordinate`` measures, with its unit.
+    enough : float
+        Frames with fewer particles are drawn pale: they are interpolated rather than observed.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, height=1.6)
+    coordinate, count = np.asarray(coordinate, dtype=float), np.asarray(effective_particles, dtype=float)
+    width = np.diff(coordinate).min() * 0.9 if len(coordinate) > 1 else 1.0
+    colors = np.where(count >= enough, "#0072B2", "#b8d4e6")
+    ax.bar(coordinate, np.maximum(count, 0.1), width=width, color=colors)
+    ax.axhline(enough, color="#999999", lw=0.8, ls="--")
+    ax.set_yscale("log")
+    ax.set(xlabel=gauge, ylabel="particles", ylim=(1, max(2 * count.max(), 2 * enough)))
     return ax

@@ -5,6 +5,7 @@ Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryo
 
 from .ctf import ContrastTransfer
 from .image_formation import FormedImage, ImageFormation, form_image
+from .manifold import LandscapeExplorer
 from .ngl import density_scene, nglview, view
 from .reconstruction import BackProjection
 from .volumes import DensityMovie
@@ -15,6 +16,7 @@ __all__ = [
     "DensityMovie",
     "FormedImage",
     "ImageFormation",
+    "LandscapeExplorer",
     "density_scene",
     "form_image",
     "nglview",

@@ -1,0 +1,173 @@
+"""Draw what a refinement or a classification went through: its iterations, its classes, its errors."""
+
+import numpy as np
+
+from .ctf import resolution_axis
+from .style import new_axes, styled
+
+__all__ = ["angular_error", "confusion", "iterations", "occupancy", "shell_spectra"]
+
+FIRST, SECOND = "#0072B2", "#D55E00"
+
+
+@styled
+def iterations(records, *, ax=None):
+    """Resolution after each iteration, and how sure the particles were of their pose.
+
+    Parameters
+    ----------
+    records : sequence of Iteration
+        ``Refinement.iterations`` or ``Classification.iterations``.
+    ax : Axes, optional
+        Of the resolution; the probability gets an axis on the right.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, height=2.8)
+    number = [record.number for record in records]
+    (left,) = ax.plot(number, [record.resolution for record in records], "o-", color=FIRST, label="resolution")
+    local = [record.number for record in records if record.local]
+    if local:
+        ax.axvspan(min(local) - 0.5, max(local) + 0.5, color="#f0f0f0", lw=0, zorder=-1, label="local search")
+    ax.set(xlabel="iteration", ylabel="resolution (Å)")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    twin = ax.twinx()
+    twin.plot(
+        number, [record.pmax for record in records], "s--", color=SECOND, label="mean probability of the best pose"
+    )
+    twin.set(ylim=(0, 1.02), ylabel="probability of the best pose")
+    twin.spines["right"].set_visible(True)
+    twin.yaxis.label.set_color(SECOND)
+    ax.yaxis.label.set_color(FIRST)
+    handles = [part for one in (ax, twin) for part in one.get_legend_handles_labels()[0]]
+    ax.legend(
+        handles, [handle.get_label() for handle in handles], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3
+    )
+    return ax
+
+
+@styled
+def occupancy(records, *, ax=None, names=None):
+    """Share of each class after each iteration, stacked to one.
+
+    Parameters
+    ----------
+    records : sequence of Iteration
+    ax : Axes, optional
+    names : sequence of str, optional
+        One per class.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, height=2.6)
+    shares = np.array([record.occupancy for record in records])
+    names = [f"class {k + 1}" for k in range(shares.shape[1])] if names is None else names
+    number = [record.number for record in records]
+    ax.stackplot(number, 100 * shares.T, labels=names, alpha=0.85)
+    ax.set(
+        xlabel="iteration", ylabel="particles (%)", xlim=(min(number), max(max(number), min(number) + 1)), ylim=(0, 100)
+    )
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
+    return ax
+
+
+@styled
+def confusion(counts, *, ax=None, true_names=None, found_names=None):
+    """Particles of each true species (rows) in each class found (columns), with the counts written in.
+
+    Parameters
+    ----------
+    counts : ndarray (a, b)
+    ax : Axes, optional
+    true_names, found_names : sequence of str, optional
+
+    Returns
+    -------
+    Axes
+    """
+    counts = np.asarray(counts)
+    rows, columns = counts.shape
+    true_names = [f"species {i + 1}" for i in range(rows)] if true_names is None else true_names
+    found_names = [f"class {k + 1}" for k in range(columns)] if found_names is None else found_names
+    ax = new_axes(ax, width=1.6 + 0.85 * columns, height=1.1 + 0.6 * rows)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1, origin="upper", aspect="auto")
+    for row in range(rows):
+        for column in range(columns):
+            ink = "white" if share[row, column] > 0.6 else "black"
+            text = f"{counts[row, column]:,.0f}\n{100 * share[row, column]:.0f} %"
+            ax.text(column, row, text, ha="center", va="center", color=ink, fontsize=8.5)
+    ax.set_xticks(range(columns), found_names)
+    ax.set_yticks(range(rows), true_names)
+    ax.set(xlabel="found", ylabel="true")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    return ax
+
+
+@styled
+def angular_error(errors, *, ax=None, label=None):
+    """Share of particles whose orientation is off by no more than an angle.
+
+    Parameters
+    ----------
+    errors : ndarray (n,)
+        Degrees, as `cryonb.rotations.angular_distance` gives them.
+    ax : Axes, optional
+    label : str, optional
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, width=4.2, height=2.8)
+    errors = np.sort(np.asarray(errors, dtype=float))
+    median = np.median(errors)
+    says = f"{label}: median {median:.1f}°" if label else f"median {median:.1f}°"
+    (line,) = ax.step(
+        np.maximum(errors, 0.1), 100 * np.arange(1, len(errors) + 1) / len(errors), label=says, where="post"
+    )
+    ax.plot(max(median, 0.1), 50, "o", color=line.get_color())
+    ax.set_xscale("log")
+    ticks = [0.3, 1, 3, 10, 30, 90, 180]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="error of the orientation (°)", ylabel="particles (%)", xlim=(0.3, 180), ylim=(0, 102))
+    ax.legend(loc="best")
+    return ax
+
+
+@styled
+def shell_spectra(record, *, pixel_size, ax=None):
+    """Power of the noise and prior power of the signal, shell by shell, at one iteration.
+
+    Parameters
+    ----------
+    record : Iteration
+    pixel_size : float
+        Å.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, height=2.8)
+    noise, prior = np.atleast_2d(record.noise), np.atleast_2d(record.prior)
+    frequency = np.arange(noise.shape[1]) / (2 * (noise.shape[1] - 1) * pixel_size)
+    for group, values in enumerate(noise):
+        name = "noise σ²" if len(noise) == 1 else f"noise σ², optics group {group + 1}"
+        ax.semilogy(frequency[1:], values[1:], color="#777777", ls=["-", "--", ":", "-."][group % 4], label=name)
+    for k, values in enumerate(prior):
+        name = "prior τ²" if len(prior) == 1 else f"prior τ², class {k + 1}"
+        ax.semilogy(frequency[1:], np.where(values[1:] > 0, values[1:], np.nan), label=name)
+    resolution_axis(ax, float(frequency[-1]))
+    ax.set_ylabel("power")
+    ax.legend(loc="best")
+    return ax
