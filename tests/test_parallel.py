@@ -95,6 +95,20 @@ def test_cluster_gives_the_same_bits_also_when_a_worker_is_killed(data, client, 
     assert flag.exists()
 
 
+def test_reconstruction_on_the_cluster(client, monkeypatch):
+    from cryonb import reconstruction
+    from cryonb.rotations import random_rotations
+    from cryonb.types import CTF, Particles, Poses
+
+    monkeypatch.setattr(reconstruction, "CHUNK_BYTES", 4 * 16**2 * 50)  # several chunks
+    images = np.random.default_rng(0).normal(size=(200, 16, 16)).astype(np.float32)
+    lens = CTF(np.linspace(8e3, 2e4, 200), np.linspace(8e3, 2e4, 200))
+    particles = Particles(images, 4.0, lens, Poses(random_rotations(200, rng=0)))
+    here = reconstruction.reconstruct(particles, progress=False)
+    there = reconstruction.reconstruct(particles, workers=client, progress=False)
+    np.testing.assert_array_equal(here.data, there.data)
+
+
 def test_error_on_the_cluster_names_the_chunk(client):
     with pytest.raises(ZeroDivisionError) as caught:
         map_reduce(_fail_at_three, range(5), workers=client)
