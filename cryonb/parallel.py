@@ -318,6 +318,7 @@ def _window(submit, todo, width):
 
 
 def _from_cluster(function, chunks, todo, client):
+    client.wait_for_workers(1)
     cluster = _Cluster(function, chunks, client)
     width = max(2, 2 * sum(client.nthreads().values()))
     yield from _window(cluster.submit, todo, width)

@@ -36,7 +36,9 @@ def solve(accumulator, voxel_size, *, prior=None):
     -----
     Scheres, J Mol Biol 415:406 (2012), eq. 8. The padded grid has padding³ more points to share W among, so the
     prior is shared likewise. W + 1/τ² is floored at a thousandth of its shell mean, and what trilinear insertion
-    did in real space is divided out.
+    did in real space is divided out, which is right where points are dense and even. Below shell 5 whole Fourier pixels
+    are neither: insert half pixels weighted by |k| there, as `cryonb.reconstruction.accumulate` does, or the mean
+    density comes out a third too low.
     """
     size_px, padding = accumulator.size_px, accumulator.padding
     shell, inside = _half_grid_shells(size_px, padding)
