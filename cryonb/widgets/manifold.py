@@ -54,7 +54,7 @@ class LandscapeExplorer(Panel):
         self._limits = None if averages is None else tuple(np.quantile(averages, [0.002, 0.998]))
         level = plot.default_level(self.volumes[0]) if level is None else level
         start = int(np.argmin(np.abs(self.positions - landscape.centers[0][np.nanargmin(landscape.energy_kt)])))
-        self.position = slider("position along the path", start, 0, len(self.volumes) - 1, 1)
+        self.position = slider("step of the path", start, 0, len(self.volumes) - 1, 1)
         self.caption = ipywidgets.HTML()
         self.scene = density_scene(self.volumes, level=level, shown=start, size_px=(360, 320))
         self.ngl_view = view(self.scene)

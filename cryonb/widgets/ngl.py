@@ -149,6 +149,8 @@ def view(scene):
                 "setVisibility", target="compList", args=[component["visible"]], kwargs={"component_index": index}
             )
         ngl_view._remote_call("autoView", target="compList", args=[0], kwargs={"component_index": 0})
+        ngl_view.control.spin([0, 1, 0], np.pi)  # NGL looks from −z; `cryonb.plot.surface` from +z, x to the right
+        ngl_view.control.zoom(0.2)
     return ngl_view
 
 
