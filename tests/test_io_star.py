@@ -140,7 +140,7 @@ def test_numbers_written_by_us_read_back_the_same(tmp_path_factory, numbers):
 
 
 def test_chunks_meet_without_loss(tmp_path, monkeypatch):
-    # Chunks of a few lines instead of 32 MiB, so that rows, comments and blocks fall on every kind of border.
+    # Chunks of a few lines instead of 4 MiB, so that rows, comments and blocks fall on every kind of border.
     rows = [
         f"{i:06d}@stack.mrcs {i * 0.5:.6f} 'name {i}'" if i % 7 == 3 else f"{i}@s.mrcs {i}.0 name" for i in range(300)
     ]

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cryonb.io.formats import detect_format, existing_file, replacing
-from cryonb.io.relion import PIXEL_SIZE_TOLERANCE, find_stack, typical_pixel_size
+from cryonb.io.relion import PIXEL_SIZE_TOLERANCE, find_stack, stack_places, typical_pixel_size
 from cryonb.io.stack import ImageStack
 from cryonb.types import CTF, Particles, Poses
 
@@ -135,12 +135,12 @@ def _box(records, path):
 
 def _images(records, path, root, size_px, check):
     names, first, file_of_image = np.unique(records["blob/path"], return_index=True, return_inverse=True)
-    paths = []
+    paths, places = [], stack_places(path, root)
     for name, row in zip(names, first):
         # A leading > says "relative to the project folder".
         text = name.decode().lstrip(">") if isinstance(name, bytes) else str(name).lstrip(">")
         try:
-            paths.append(find_stack(text, path, root, must_exist=check))
+            paths.append(find_stack(text, places, must_exist=check))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{path}, row {row + 1}: {error}") from None
     sign = records["blob/sign"] if "blob/sign" in records.dtype.names else 1

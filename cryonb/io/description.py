@@ -133,7 +133,7 @@ def _optics(optics):
 
 
 def _columns(metadata, optics, path):
-    from cryonb.io.relion import find_stack, parse_image_names, pixel_sizes
+    from cryonb.io.relion import find_stack, parse_image_names, pixel_sizes, stack_places
     from cryonb.io.star import column_numbers
 
     facts = []
@@ -141,7 +141,8 @@ def _columns(metadata, optics, path):
         pixels = pixel_sizes(metadata, None, path)
         facts.append(("missing", "pixel size") if pixels is None else ("pixel size", _span(pixels, "Å")))
     names, _, _ = parse_image_names(metadata, path)
-    gone = [name for name in names if not os.path.exists(find_stack(name, path, None, must_exist=False))]
+    places = stack_places(path, None)
+    gone = [name for name in names if not os.path.exists(find_stack(name, places, must_exist=False))]
     facts.append(("stacks", f"{len(names)} file{'' if len(names) == 1 else 's'}"))
     if gone:
         facts.append(("missing", f"{len(gone)} of these stacks, the first {gone[0]}"))

@@ -12,12 +12,12 @@ import numpy as np
 
 from cryonb.io.formats import detect_format, existing_file
 from cryonb.io.stack import ImageStack
-from cryonb.io.star import column_numbers, read_star, row_place
+from cryonb.io.star import column_numbers, read_star, row_place, text_array
 from cryonb.rotations import from_relion_angles
 from cryonb.types import CTF, Particles, Poses
 
 __all__ = ["find_stack", "optics_of_particles", "parse_ctf", "parse_image_names", "parse_poses", "particle_block",
-           "pixel_sizes", "read_particles", "typical_pixel_size"]  # fmt: skip
+           "pixel_sizes", "stack_places", "read_particles", "typical_pixel_size"]  # fmt: skip
 
 # Å that pixel sizes of one dataset may differ, relative: calibrated magnifications differ by less, binning by more.
 PIXEL_SIZE_TOLERANCE = 0.01
@@ -261,48 +261,80 @@ def parse_poses(metadata, pixels, path):
 def parse_image_names(metadata, path):
     """Paths as written, which of them each particle uses, and the section from 0, of rlnImageName (``12@a.mrcs``)."""
     import pyarrow as pa
+
+    names = text_array(metadata["rlnImageName"])
+    numbers, paths = _cut_names(names) or _match_names(names, metadata, path)
+    number = numbers.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    if (number < 1).any():
+        row = int(np.argmax(number < 1))
+        text = metadata["rlnImageName"].iloc[row]
+        raise ValueError(f"{path}, {row_place(metadata, row)}: rlnImageName is {text!r}, but images count from 1")
+    coded = paths.dictionary_encode()
+    return coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False), number - 1
+
+
+def _cut_names(names):
+    """Numbers and paths where all rows have as many digits, as RELION writes them: much quicker than matching."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    names = pa.array(metadata["rlnImageName"].astype(object), pa.string())
+    at = pc.min_max(pc.find_substring(names, "@")).as_py()
+    if at["min"] != at["max"] or not at["min"] or at["min"] < 0:
+        return None
+    raw = names.cast(pa.large_binary())
+    numbers = pc.binary_slice(raw, 0, at["min"]).cast(pa.large_string())
+    # An open end of the slice overflows in Arrow 26, so it is given.
+    paths = pc.binary_slice(raw, at["min"] + 1, pc.max(pc.binary_length(raw)).as_py()).cast(pa.large_string())
+    plain = pc.and_(pc.ascii_is_decimal(numbers), pc.not_equal(paths, ""))
+    return (numbers, paths) if pc.all(plain).as_py() else None
+
+
+def _match_names(names, metadata, path):
+    import pyarrow.compute as pc
+
     parts = pc.extract_regex(names, r"^(?:(?P<number>[0-9]+)@)?(?P<path>.*[^@])$")
     if parts.null_count:
         row = int(np.argmax(parts.is_null().to_numpy(zero_copy_only=False)))
         text = metadata["rlnImageName"].iloc[row]
         raise ValueError(f"{path}, {row_place(metadata, row)}: rlnImageName is {text!r}, expected number@stack.mrcs")
-    number = (
-        pc.if_else(pc.equal(parts.field(0), ""), "1", parts.field(0)).cast(pa.int64()).to_numpy(zero_copy_only=False)
-    )
-    if (number < 1).any():
-        row = int(np.argmax(number < 1))
-        text = metadata["rlnImageName"].iloc[row]
-        raise ValueError(f"{path}, {row_place(metadata, row)}: rlnImageName is {text!r}, but images count from 1")
-    coded = parts.field(1).dictionary_encode()
-    return coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False), number - 1
+    # A name without a number is a file with one image.
+    return pc.if_else(pc.equal(parts.field(0), ""), "1", parts.field(0)), parts.field(1)
 
 
-def find_stack(name, path, root, *, must_exist=True):
-    """Absolute path of an image file, sought from root, the folder of ``path``, its parents, the working folder."""
+def stack_places(path, root):
+    """Folders in which the images that a file names are sought: root, its own, its parents, the working folder."""
     folder = Path(path).absolute().parent
     places = [Path(root).absolute()] if root is not None else []
-    places += [folder, *folder.parents, Path.cwd()]
+    return list(dict.fromkeys(str(place) for place in [*places, folder, *folder.parents, Path.cwd()]))
+
+
+def find_stack(name, places, *, must_exist=True):
+    """Absolute path of an image file, the first found in ``places`` (`stack_places`); in the first of them if in none.
+
+    Raises
+    ------
+    FileNotFoundError
+        Found nowhere, unless ``must_exist`` is off.
+    """
     for place in places:
         # An absolute name wins over any place it is joined to.
-        if (place / name).is_file():
-            return str(place / name)
+        path = os.path.join(place, name)
+        if os.path.isfile(path):
+            return os.path.normpath(path)
+    if must_exist and os.path.isabs(name):
+        raise FileNotFoundError(f"stack file {name} is gone")
     if must_exist:
-        if os.path.isabs(name):
-            raise FileNotFoundError(f"stack file {name} is gone")
-        tried = ", ".join(dict.fromkeys(str(place) for place in places if len(place.parts) > 1))
+        tried = ", ".join(place for place in places if place != os.path.sep)
         raise FileNotFoundError(f"stack file {name} is not in {tried}; root= says where paths begin")
-    return str(places[0] / name)
+    return os.path.normpath(os.path.join(places[0], name))
 
 
 def _image_stack(metadata, path, root, size_px, check):
     names, file_of_image, position = parse_image_names(metadata, path)
-    paths = []
+    paths, places = [], stack_places(path, root)
     for number, name in enumerate(names):
         try:
-            paths.append(find_stack(name, path, root, must_exist=check))
+            paths.append(find_stack(name, places, must_exist=check))
         except FileNotFoundError as error:
             row = int(np.argmax(file_of_image == number))
             raise FileNotFoundError(f"{path}, {row_place(metadata, row)}: {error}") from None

@@ -16,6 +16,7 @@ from cryonb.io.relion import (
     parse_image_names,
     parse_poses,
     pixel_sizes,
+    stack_places,
     typical_pixel_size,
 )
 from cryonb.io.stack import ImageStack, write_stack
@@ -288,11 +289,14 @@ def _names_in_place(metadata, images, star_path, project):
     """Names of images that stay where they lie; None where the text in the table still finds them from the new file."""
     if "rlnImageName" in metadata:
         written, file_of_image, position = parse_image_names(metadata, "metadata")
-        found = [os.path.realpath(find_stack(name, star_path, project, must_exist=False)) for name in written]
-        now = [os.path.realpath(path) for path in images.paths]
+        places = stack_places(star_path, project)
+        found = [find_stack(name, places, must_exist=False) for name in written]
         pairs = np.unique(np.column_stack([file_of_image, images.file_of_image]), axis=0)
-        if np.array_equal(position, images.position) and all(
-            found[a] == now[b] or not os.path.exists(now[b]) for a, b in pairs
-        ):
+        if np.array_equal(position, images.position) and all(_same_file(found[a], images.paths[b]) for a, b in pairs):
             return None
     return [images.location(i) for i in range(len(images))]
+
+
+def _same_file(found, now):
+    # A file that is not there cannot be found from anywhere: its name stays as it was written.
+    return found == now or not os.path.exists(now) or os.path.realpath(found) == os.path.realpath(now)

@@ -16,7 +16,7 @@ import numpy as np
 from cryonb.io.formats import replacing
 from cryonb.io.star_rows import BLANKS, one_array, row_columns, scan_star
 
-__all__ = ["column_numbers", "number_text", "read_star", "row_place", "star_text", "write_star"]
+__all__ = ["column_numbers", "number_text", "read_star", "row_place", "star_text", "text_array", "write_star"]
 
 _ROWS_PER_WRITE = 50_000
 
@@ -87,7 +87,7 @@ def star_text(name, table, *, default_comment=None):
 
     comments = table.attrs.get("comments") or ([default_comment] if default_comment else [])
     head = ["", *comments, "", f"data_{name}", ""]
-    columns = [_as_text(table[column]) for column in table.columns]
+    columns = [text_array(table[column]) for column in table.columns]
     if not table.attrs.get("is_loop", True) and len(table) == 1:
         width = max((len(str(column)) for column in table.columns), default=0) + 4
         pairs = [
@@ -129,7 +129,7 @@ def column_numbers(table, name, *, path="table"):
     series = table[name]
     if not isinstance(series.dtype, np.dtype) or series.dtype.kind == "O":
         try:
-            values = _as_text(series).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            values = text_array(series).cast(pa.float64()).to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid:
             values = np.array([_number(text) for text in series], dtype=np.float64)
     else:
@@ -206,7 +206,7 @@ def _line_of_row(table, number):
     return None
 
 
-def _as_text(series):
+def text_array(series):
     """A column as one arrow array of text; numbers in the shortest form that reads back the same."""
     import pyarrow as pa
 

@@ -1,6 +1,6 @@
 """Where the blocks and rows of a STAR file lie, and its rows as columns of text.
 
-Outside rows a file is read line by line; rows are found and split in strides of 32 MiB, by NumPy (where values
+Outside rows a file is read line by line; rows are found and split in strides of 4 MiB, by NumPy (where values
 begin) and Arrow's CSV reader, unless a stride has quotes or comments.
 """
 
@@ -14,7 +14,7 @@ from cryonb.io.formats import detect_format, existing_file
 
 __all__ = ["BLANKS", "StarBlock", "one_array", "row_columns", "scan_star"]
 
-_CHUNK_BYTES = 2**25
+_CHUNK_BYTES = 2**22
 # Blanks are the ASCII ones and control characters; a no-break space belongs to a value.
 BLANKS = "".join(map(chr, range(33)))
 _QUOTED = r"{0}(?P<{1}>(?:[^{0}\n]|{0}(?=[^\x00-\x20]))*){0}(?=[\x00-\x20]|$)"
