@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 if TYPE_CHECKING:
     import gemmi
     import pandas
+    from scipy.spatial.transform import Rotation
 
 __all__ = ["CTF", "AtomicModel", "Embedding", "EnergyLandscape", "Micrograph", "Particles", "Poses", "Volume"]
 
@@ -139,10 +139,12 @@ class Poses:
         RELION's origin (x, y) in Å: add it to the image to centre the particle, which sits at centre − shift.
     """
 
-    rotation: Rotation
+    rotation: "Rotation"
     shift: np.ndarray | None = None
 
     def __post_init__(self):
+        from scipy.spatial.transform import Rotation  # half of what `import cryonb` would take
+
         rotation = self.rotation
         if not isinstance(rotation, Rotation):
             raise TypeError(f"rotation must be a scipy Rotation, got {type(rotation).__name__}")

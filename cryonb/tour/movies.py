@@ -1,0 +1,202 @@
+"""Movies along the conformational coordinate, as GIFs: the volume in 3D, and projections beside averages in 2D."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from .. import ctf, fourier, plot, projection, rotations
+from ..types import Poses
+
+__all__ = ["average_near_view", "write_gif", "write_projection_movie", "write_surface_movie"]
+
+FRAME_MS = 180
+NEAR = 25.0  # degrees: particles within this of a view are averaged with it
+WIENER = 0.3  # added to the sum of squared CTFs, as a fraction of the number of particles
+
+
+def write_gif(path, frames, *, milliseconds=FRAME_MS):
+    """Write PNG frames as a GIF that runs there and back.
+
+    Parameters
+    ----------
+    path : path-like
+    frames : sequence of bytes
+        PNG images of one size.
+    milliseconds : int
+        Per frame.
+
+    Returns
+    -------
+    Path
+    """
+    from PIL import Image
+
+    pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
+    # one palette for all frames, so that the background does not flicker
+    sheet = Image.new("RGB", (pictures[0].width, pictures[0].height * len(pictures)))
+    for index, picture in enumerate(pictures):
+        sheet.paste(picture, (0, index * picture.height))
+    palette = sheet.quantize(96)
+    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    loop = pictures + pictures[-2:0:-1]
+    path = Path(path)
+    beside = path.with_name(path.name + ".part")
+    loop[0].save(beside, format="GIF", save_all=True, append_images=loop[1:], duration=milliseconds, loop=0)
+    beside.replace(path)
+    return path
+
+
+def write_surface_movie(found, path):
+    """The volume turning through its states, seen from two sides, with the evidence under each frame.
+
+    Parameters
+    ----------
+    found : ConformationalLandscape
+    path : path-like
+
+    Returns
+    -------
+    Path
+    """
+    from scipy.spatial.transform import Rotation
+
+    middle = found.volumes[len(found.volumes) // 2]
+    level = plot.default_level(middle)
+    sides = [None, Rotation.from_euler("y", 90, degrees=True)]
+
+    def draw(figure, node):
+        upper = figure.subplots(2, 2, height_ratios=[5, 1])
+        for ax, side in zip(upper[0], sides):
+            plot.surface(found.volumes[node], ax=ax, rotation=side, level=level)
+        _evidence(figure, upper[1], found, node)
+
+    frames = [plot.png(lambda figure, node=node: draw(figure, node), width=5.6, height=3.6) for node in _frames(found)]
+    return write_gif(path, frames)
+
+
+def write_projection_movie(found, particles, path):
+    """The view that most particles share: projections of the volumes beside averages of the particles at each state.
+
+    Parameters
+    ----------
+    found : ConformationalLandscape
+    particles : Particles
+        With poses and CTF.
+    path : path-like
+
+    Returns
+    -------
+    Path
+    """
+    view, index = crowded_view(particles)
+    frames_of = _frames(found)
+    aligned, squares = turned_to_view(particles[index], view)
+    predicted = np.concatenate([projection.project(found.volumes[node], Poses(view)) for node in frames_of])
+    width = np.median(np.diff(found.nodes)) * max(1.0, len(found.nodes) / 8)
+    averages = []
+    for node in frames_of:
+        weights = np.exp(-0.5 * ((found.coordinate[index] - found.nodes[node]) / width) ** 2)
+        averages.append(average_near_view(aligned, squares, weights))
+
+    def draw(figure, frame):
+        axes = figure.subplots(2, 2, height_ratios=[5, 1])
+        for ax, stack, title in zip(axes[0], (predicted, averages), ("volume, projected", "particles, averaged")):
+            low, high = np.quantile(stack, [0.01, 0.995])
+            ax.imshow(stack[frame], cmap="gray", vmin=low, vmax=high, origin="lower")
+            ax.set_title(title, fontsize=9)
+            ax.set_axis_off()
+        _evidence(figure, axes[1], found, frames_of[frame])
+
+    frames = [plot.png(lambda figure, k=k: draw(figure, k), width=5.6, height=3.6) for k in range(len(frames_of))]
+    return write_gif(path, frames)
+
+
+def crowded_view(particles):
+    """The pose with the most particles within `NEAR` of its viewing direction, and the indices of those.
+
+    Parameters
+    ----------
+    particles : Particles
+        With poses.
+
+    Returns
+    -------
+    rotation : Rotation of length 1
+    index : ndarray
+    """
+    directions = rotations.viewing_direction(particles.poses.rotation)
+    candidates = rotations.healpix_directions(2)
+    near = directions @ candidates.T > np.cos(np.radians(NEAR))
+    best = int(near.sum(axis=0).argmax())
+    rot, tilt = rotations.directions_to_angles(candidates[best])
+    return rotations.from_relion_angles([[rot, tilt, 0.0]]), np.flatnonzero(near[:, best])
+
+
+def turned_to_view(particles, view):
+    """Centred transforms of images, turned in plane to a view, times their CTF; and the squared CTFs.
+
+    Parameters
+    ----------
+    particles : Particles
+        With poses near ``view`` and with CTF.
+    view : Rotation of length 1
+
+    Returns
+    -------
+    transforms, squares : ndarray (n, d, d)
+    """
+    from scipy.ndimage import map_coordinates
+
+    size_px, pixel_size = particles.size_px, particles.pixel_size
+    images = np.asarray(particles.images)
+    kx, ky = fourier.frequency_grid(size_px, pixel_size)
+    shift = particles.poses.shift
+    centring = np.exp(-2j * np.pi * (kx * shift[:, 0, None, None] + ky * shift[:, 1, None, None]))
+    contrast = ctf.grid(particles.ctf, size_px, pixel_size)
+    images = fourier.inverse_transform(fourier.transform(images, ndim=2) * centring * contrast, ndim=2).real
+    between = (particles.poses.rotation.inv() * view[0]).as_matrix()  # from the view's plane to the image's
+    angle = np.arctan2(between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1])
+    axis = np.arange(size_px) - size_px // 2
+    x, y = np.meshgrid(axis, axis)
+    turned, squares = np.empty_like(images), np.empty_like(images)
+    for i, theta in enumerate(angle):
+        where = [np.sin(theta) * x + np.cos(theta) * y, np.cos(theta) * x - np.sin(theta) * y]
+        where = [coordinate + size_px // 2 for coordinate in where]
+        turned[i] = map_coordinates(images[i], where, order=1)
+        squares[i] = map_coordinates(contrast[i] ** 2, where, order=1, mode="nearest")
+    return fourier.transform(turned, ndim=2), squares
+
+
+def average_near_view(transforms, squares, weights):
+    """Wiener average of images that `turned_to_view` has prepared.
+
+    Parameters
+    ----------
+    transforms, squares : ndarray (n, d, d)
+    weights : ndarray (n,)
+
+    Returns
+    -------
+    ndarray (d, d)
+    """
+    top = np.tensordot(weights, transforms, axes=1)
+    bottom = np.tensordot(weights, squares, axes=1) + WIENER * weights.sum()
+    return fourier.inverse_transform(top / bottom).real
+
+
+def _frames(found):
+    """Nodes that some particle stands behind."""
+    observed = np.flatnonzero(found.effective_particles >= 1)
+    return observed if len(observed) > 1 else np.arange(len(found.volumes))
+
+
+def _evidence(figure, axes, found, node):
+    """A strip under the frame: where on the landscape it is, and how many particles stand behind it."""
+    for ax in axes:
+        ax.remove()
+    strip = figure.add_subplot(axes[0].get_gridspec()[1, :])
+    strip.bar(found.nodes, found.effective_particles, width=0.8 * np.median(np.diff(found.nodes)), color="#cccccc")
+    strip.bar(found.nodes[node], found.effective_particles[node], width=0.8 * np.median(np.diff(found.nodes)))
+    count = found.effective_particles[node]
+    strip.set(xlabel=f"{found.landscape.gauge[0]} = {found.nodes[node]:.3g}: {count:.0f} particles", ylabel="particles")

@@ -1,0 +1,146 @@
+"""The tour: the whole story on a small sample, resumed after a kill, and on files of the user's own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cryonb import io, samples
+from cryonb.__main__ import main
+from cryonb.tour import chapters
+
+SMALL = ["--n", "500", "--size", "32", "--snr", "0.5", "--seed", "1", "--quiet"]
+TIMING = {"seconds", "peak_memory_gb"}
+
+
+def numbers(folder):
+    """What a tour found, apart from how long it took."""
+    summary = json.loads((folder / "summary.json").read_text())
+    return {name: value for name, value in summary.items() if name not in TIMING}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small tour that ran through."""
+    out = tmp_path_factory.mktemp("tour") / "whole"
+    assert main(["tour", "--out", str(out), *SMALL]) == 0
+    return out
+
+
+def test_the_whole_story_is_told(finished):
+    found = numbers(finished)
+    assert found["median_angular_error_degrees"] < 5  # a pixel at the rim of the particle is 4.5°
+    assert found["class_accuracy"] > found["class_accuracy_chance"] + 0.1
+    assert found["class_accuracy"] <= 1
+    assert found["coordinate_spearman"] > 0.7
+    assert found["landscape_rms_kt"] < found["counting_rms_kt"]
+    assert len(found["class_sizes"]) == 2 and sum(found["class_sizes"]) == 500
+
+
+def test_the_report_stands_alone(finished):
+    page = (finished / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    assert len(sources) >= 6 and all(source.startswith("data:image/") for source in sources)
+    assert "kT" in page and "{{" not in page
+    assert (finished / "figures" / "movie_3d.gif").stat().st_size > 10_000
+
+
+def test_what_it_found_can_be_used_elsewhere(finished):
+    classified = io.read_particles(finished / "particles" / "classified.star")
+    assert len(classified) == 500 and classified.poses is not None
+    assert set(classified.metadata["rlnClassNumber"]) == {"1", "2"}
+    assert io.read_volume(finished / "volumes" / "class_1.mrc").size_px == 32
+
+
+@pytest.mark.slow
+def test_a_killed_tour_resumes_to_the_same_numbers(finished, tmp_path):
+    """kill -9 once in the refinement and once in a later stage; the same command then ends as if nothing had been."""
+    command = [sys.executable, "-m", "cryonb", "tour", "--out", str(tmp_path / "killed"), *SMALL]
+    stages = tmp_path / "killed" / "stages"
+    quiet = subprocess.DEVNULL
+    for mark in ("refine.progress.npz", "classify.progress.npz"):
+        running = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+        patience = time.monotonic() + 120
+        while not (stages / mark).exists() and running.poll() is None and time.monotonic() < patience:
+            time.sleep(0.02)
+        assert (stages / mark).exists()
+        os.killpg(running.pid, signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL
+        assert not (tmp_path / "killed" / "summary.json").exists()
+    subprocess.run(command, check=True)
+    assert numbers(tmp_path / "killed") == numbers(finished)
+
+
+def test_a_second_run_reads_everything_back(finished):
+    before = numbers(finished)
+    started = time.monotonic()
+    assert main(["tour", "--out", str(finished), *SMALL]) == 0
+    assert numbers(finished) == before
+    seconds = json.loads((finished / "summary.json").read_text())["seconds"]
+    assert time.monotonic() - started < max(seconds, 20)
+
+
+def test_another_tour_in_the_same_folder_is_refused(finished, capsys):
+    assert main(["tour", "--out", str(finished), *SMALL, "--seed", "2"]) == 1
+    assert "another tour" in capsys.readouterr().err
+
+
+def test_a_tour_of_own_particles_with_their_angles(finished, tmp_path):
+    """RELION files with angles: no reference needed, no truth, and the report says what it cannot check."""
+    star = finished / "particles" / "classified.star"
+    out = tmp_path / "own"
+    assert main(["tour", "--particles", str(star), "--out", str(out), "--classes", "2", "--quiet"]) == 0
+    found = numbers(out)
+    assert found["particles"] == 500 and "class_accuracy" not in found
+    page = (out / "report.html").read_text()
+    assert "cannot check" in page and "there is no truth" in page
+
+
+def test_own_particles_without_angles_need_a_reference(finished, tmp_path, capsys):
+    star = finished / "particles" / "particles.star"
+    assert main(["tour", "--particles", str(star), "--out", str(tmp_path / "own"), "--quiet"]) == 1
+    assert "--reference" in capsys.readouterr().err
+
+
+def test_a_reference_of_another_box_is_refused(finished, tmp_path, capsys):
+    reference = tmp_path / "reference.mrc"
+    io.write_volume(samples.ribosome().volume(32, 9.0), reference)
+    star = finished / "particles" / "particles.star"
+    files = ["--particles", str(star), "--reference", str(reference), "--out", str(tmp_path / "own")]
+    assert main(["tour", *files, "--quiet"]) == 1
+    assert "288.0 Å wide" in capsys.readouterr().err
+
+
+def test_info_says_what_a_file_is(finished, capsys):
+    files = [finished / "particles" / "particles.star", finished / "volumes" / "class_1.mrc"]
+    assert main(["info", *map(str, files)]) == 0
+    said = capsys.readouterr().out
+    assert "500" in said and "32" in said
+    assert main(["info", str(finished / "summary.json")]) == 1
+
+
+def test_classes_are_named_after_their_species():
+    truth = np.repeat([0, 1, 1], [30, 20, 10])
+    label = np.repeat([2, 0, 1], [30, 20, 10])
+    accuracy, confusion = chapters.compare_classes(label, truth)
+    assert accuracy == 1.0
+    assert confusion.tolist() == [[30, 0, 0], [0, 20, 10]]
+
+
+def test_the_truth_on_coarser_bins_keeps_its_mass():
+    from cryonb.types import EnergyLandscape
+
+    x = np.linspace(-2, 2, 401)
+    centres = (x[1:] + x[:-1]) / 2
+    fine = EnergyLandscape(centres**2, [x])
+    coarse = EnergyLandscape(np.zeros(6), [np.linspace(-3, 3, 7)])
+    on_coarse = chapters.truth_on(coarse, fine)
+    assert np.isnan(on_coarse.energy_kt[[0, -1]]).all()
+    # ∫ exp(−x²) over [0, 1] and over [1, 2], from the error function
+    assert np.isclose(on_coarse.energy_kt[4] - on_coarse.energy_kt[3], -np.log(0.1352572580 / 0.7468241328), atol=1e-3)
