@@ -1,16 +1,18 @@
 """3D classification: K volumes from one set of particles, with a probability of each class for every particle."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+from tqdm.auto import tqdm
 
-from cryonb import parallel, projection, rotations
+from cryonb import parallel, rotations
 from cryonb.types import Poses, Volume
 
 from . import maximisation
 from .expectation import Model, expectation
+from .maximisation import sum_statistics
 from .model import check_input, initial_noise, low_pass, on_grey_scale
 from .polar import PolarGrid
 from .records import Classification, Iteration, iterations_from_table, iterations_to_table
@@ -20,12 +22,14 @@ __all__ = ["classify_3d"]
 
 GLOBAL_ORDER, LOCAL_ORDER = 3, 4
 SHIFT_RANGE_PX = 5.0
-LOCAL_SIGMA = 2.5  # degrees, of the prior around given poses
-SETTLED = 0.005  # share of particles that still change class when the iterations stop
+LOCAL_SIGMA = 2.0  # degrees, of the prior around given poses
+SEED_RESOLUTION = 30.0  # Å, of the differences that are let through before it is known which of them recur
+SEEDING = 4  # iterations over which that fades
+SETTLED = 0.02  # share of particles that still change class when the iterations stop
 
 
 def classify_3d(
-    particles, references, *, rng, n_classes=None, n_iterations=25, tau_fudge=4.0, initial_resolution=60.0,
+    particles, references, *, rng, n_classes=None, n_iterations=25, tau_fudge=1.0, initial_resolution=None,
     highest_resolution=None, mask_diameter=None, cross_fit=True, workers="threads", progress=True, checkpoint=None,
 ):  # fmt: skip
     """Sort particles into classes, each with its own volume.
@@ -42,11 +46,11 @@ def classify_3d(
     n_iterations : int
         At most; fewer when the classes have settled.
     tau_fudge : float
-        T: how much more than its own power a class may vary.
-    initial_resolution : float
-        Å; the references are low-passed there.
+        T, a factor on the signal-to-noise ratio that the differences between classes are given.
+    initial_resolution : float, optional
+        Å; the references are low-passed there: 60 without poses, 25 with poses by default.
     highest_resolution : float, optional
-        Å; nothing finer enters the likelihood. Motions of large parts show at 20–30 Å.
+        Å; nothing finer enters the likelihood.
     mask_diameter : float, optional
         As in `refine`.
     cross_fit : bool
@@ -61,10 +65,12 @@ def classify_3d(
 
     Notes
     -----
-    Scheres, J Mol Biol 415:406 (2012), with τ² = ½⟨|V|²⟩ of the masked volume. Cross-fitted, an iteration makes
-    the second half's volumes from the first half's, and then the first half's from those: one chain, so that
-    classes keep their names. It misleads when K is larger than the data can tell apart: look at occupancies and at
-    whether classes of two seeds agree.
+    Scheres, J Mol Biol 415:406 (2012), with another prior: classes are Gaussian around their consensus, not around
+    zero, and the variance of each shell is what recurs between the halves of the particles. So a small class
+    shrinks to the consensus, where it costs nothing, and differences beyond what the data show do not enter.
+    Cross-fitted, an iteration makes the second half's volumes from the first half's, and then the first half's from
+    those: one chain, so that classes keep their names. It misleads when K is larger than the data can tell apart:
+    look at occupancies and at whether classes of two seeds agree.
     """
     volumes = [references] if isinstance(references, Volume) else list(references)
     n_classes = len(volumes) if n_classes is None else int(n_classes)
@@ -74,15 +80,17 @@ def classify_3d(
     if not 1 <= n_classes <= len(particles):
         raise ValueError(f"n_classes must be between 1 and the {len(particles)} particles, got {n_classes}")
     seed = int(np.random.default_rng(rng).integers(2**62))
-    limit = particles.size_px if highest_resolution is None else particles.box_size / highest_resolution
-    job = _Job(particles, diameter, seed, n_classes, tau_fudge, limit, cross_fit and len(particles) > 1, workers)
-    key = {"question": "classify_3d", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
-           "seed": seed, "mask": diameter, "start": initial_resolution, "classes": n_classes, "fudge": tau_fudge,
-           "limit": limit, "cross": cross_fit, "local": particles.poses is not None}  # fmt: skip
+    settings = _Settings(
+        n_classes, diameter, float(tau_fudge), particles.poses is not None, bool(cross_fit and len(particles) > 1),
+        initial_resolution or (60.0 if particles.poses is None else 25.0),
+        2 * particles.pixel_size if highest_resolution is None else float(highest_resolution), seed,
+    )  # fmt: skip
+    key = asdict(settings) | {
+        "question": "classify_3d", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
+    }  # fmt: skip
+    job = _Job(particles, settings, workers)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
-    state = job.start(volumes, initial_resolution) if saved is None else _State.restored(saved)
-    from tqdm.auto import tqdm
-
+    state = job.start(volumes) if saved is None else _State.restored(saved)
     bar = tqdm(total=n_iterations, initial=len(state.iterations), desc="classify 3D", unit="iteration", disable=not progress)
     while len(state.iterations) < n_iterations and not job.settled(state):
         job.iterate(state)
@@ -94,13 +102,28 @@ def classify_3d(
     return job.result(state)
 
 
+@dataclass(frozen=True)
+class _Settings:
+    """What the user chose."""
+
+    n_classes: int
+    diameter: float
+    tau_fudge: float
+    local: bool
+    cross_fit: bool
+    initial_resolution: float
+    highest_resolution: float
+    seed: int
+
+
 @dataclass
 class _State:
     """All that one iteration hands to the next."""
 
-    maps: np.ndarray  # (2, K, d, d, d): references made from either half (from all, twice, without cross-fitting)
-    half_maps: np.ndarray  # the same, before the mask
-    joined: np.ndarray  # (K, d, d, d)
+    maps: np.ndarray  # (2, K, d, d, d): references made from either half (of both, twice, without cross-fitting)
+    consensus: np.ndarray  # (2, d, d, d), of either half, unfiltered
+    difference: np.ndarray  # (2, K, d, d, d), class less consensus of either half, unfiltered
+    joined: np.ndarray  # (K, d, d, d), from all particles
     noise: np.ndarray
     weights: np.ndarray
     matrices: np.ndarray
@@ -108,7 +131,7 @@ class _State:
     probability: np.ndarray
     pmax: np.ndarray
     sigma_offset: float
-    shell: float
+    shell: float  # what the search needs to see
     iterations: list
 
     def values(self):
@@ -123,36 +146,36 @@ class _State:
 class _Job:
     """What stays the same through a classification."""
 
-    def __init__(self, particles, diameter, seed, n_classes, tau_fudge, limit, cross_fit, workers):
-        self.particles, self.diameter, self.seed = particles, diameter, seed
-        self.n_classes, self.tau_fudge, self.cross_fit, self.workers = n_classes, tau_fudge, cross_fit, workers
-        self.mask = maximisation.sphere(particles.size_px, diameter / particles.pixel_size)
-        self.last_shell = min((particles.size_px - 1) // 2, limit)
-        order = np.random.default_rng([seed, 0]).permutation(len(particles))
+    def __init__(self, particles, settings, workers):
+        self.particles, self.settings, self.workers = particles, settings, workers
+        size_px, pixel = particles.size_px, particles.pixel_size
+        self.mask = maximisation.sphere(size_px, settings.diameter / pixel)
+        self.last_shell = min((size_px - 1) // 2, particles.box_size / settings.highest_resolution)
+        shells = np.arange(size_px // 2 + 1)
+        self.seed_gain = np.clip((particles.box_size / SEED_RESOLUTION - shells) / 2 + 0.5, 0, 1)
+        self.start_gain = np.clip((particles.box_size / settings.initial_resolution - shells) / 2 + 0.5, 0, 1)
+        order = np.random.default_rng([settings.seed, 0]).permutation(len(particles))
         self.half = np.empty(len(particles), dtype=np.int64)
         self.half[order] = np.arange(len(particles)) % 2
-        self.halves = [np.flatnonzero(self.half == h) for h in range(2)] if cross_fit else [np.arange(len(particles))]
 
-    def start(self, volumes, initial_resolution):
+    def start(self, volumes):
         """Low-passed references on the grey scale; from one, classes that random parts of the particles make."""
-        particles, n_k = self.particles, self.n_classes
-        rng = np.random.default_rng([self.seed, 1])
+        particles, n_k, n = self.particles, self.settings.n_classes, len(self.particles)
+        rng = np.random.default_rng([self.settings.seed, 1])
         noise = initial_noise(particles, rng=rng)
-        shell = max(particles.box_size / initial_resolution, 2.0)
-        scale_sampling = self.sampling(10.0, Rotation.random(rng=rng), everywhere=True)
+        shell = max(particles.box_size / self.settings.initial_resolution, 2.0)
+        everywhere = self.sampling(10.0, Rotation.random(rng=rng), local=False)
         prepared = []
         for volume in volumes:
             volume = low_pass(volume, shell)
             volume = volume.with_data(volume.data * self.mask)
-            prepared.append(on_grey_scale(particles, volume, noise, self.grid(shell), scale_sampling, rng=rng).data)
+            prepared.append(on_grey_scale(particles, volume, noise, self.grid(min(shell, 20)), everywhere, rng=rng).data)
         maps = np.stack([np.stack(prepared if len(prepared) == n_k else prepared * n_k)] * 2)
-        n = len(particles)
-        poses = particles.poses
+        poses = Poses(Rotation.identity(n)) if particles.poses is None else particles.poses
         state = _State(
-            maps, maps.copy(), maps[0].copy(), noise, np.full(n_k, 1 / n_k),
-            np.stack([np.eye(3)] * n) if poses is None else poses.rotation.as_matrix(),
-            np.zeros((n, 2)) if poses is None else np.array(poses.shift),
-            np.full((n, n_k), 1 / n_k), np.zeros(n), 10.0, shell, [],
+            maps, np.zeros((2, *maps.shape[2:]), np.float32), np.zeros_like(maps), maps[0].copy(), noise,
+            np.full(n_k, 1 / n_k), poses.rotation.as_matrix(), np.array(poses.shift), np.full((n, n_k), 1 / n_k),
+            np.zeros(n), 10.0, shell, [],
         )  # fmt: skip
         if len(volumes) == 1 and n_k > 1:
             self.split(state, rng)
@@ -160,19 +183,19 @@ class _Job:
 
     def split(self, state, rng):
         """Seed the classes with random parts of the particles that are to be scored last."""
-        members = rng.permutation(self.halves[0])
-        sampling = self.sampling(state.sigma_offset, Rotation.random(rng=rng))
-        grid = self.grid(state.shell + 10)
-        for k in range(self.n_classes):
+        members = rng.permutation(np.flatnonzero(self.half == 0))
+        sampling = self.sampling(state.sigma_offset, Rotation.random(rng=rng), local=self.settings.local)
+        grid = self.grid(state.shell + 4)
+        parts = []
+        for k in range(self.settings.n_classes):
             model = Model((self.volume(state.maps[0, k]),), state.noise, np.ones(1), state.sigma_offset)
             statistics, _ = expectation(
-                self.particles, model, grid, sampling, index=np.sort(members[k :: self.n_classes]),
+                self.particles, model, grid, sampling, index=np.sort(members[k :: self.settings.n_classes]),
                 poses=self.poses(state), workers=self.workers,
             )  # fmt: skip
-            state.noise = maximisation.noise_spectrum(statistics, grid, state.noise)
-            prior = self.tau_fudge * maximisation.power_prior(self.volume(state.maps[0, k]))
-            solved = maximisation.solve_class(statistics, 0, self.particles.pixel_size, prior=prior)
-            state.maps[:, k] = low_pass(solved, state.shell + 4).data * self.mask
+            parts.append(statistics)
+        state.noise = maximisation.noise_spectrum(sum_statistics(parts), grid, state.noise)
+        self.renew(state, 0, maximisation.stack_classes(parts))
 
     def volume(self, data):
         return Volume(data, self.particles.pixel_size)
@@ -181,96 +204,127 @@ class _Job:
         return Poses(Rotation.from_matrix(state.matrices), state.shift)
 
     def grid(self, max_shell):
-        extent = self.diameter / 2 / self.particles.pixel_size
+        extent = self.settings.diameter / 2 / self.particles.pixel_size
         return PolarGrid.covering(self.particles.size_px, min(np.ceil(max_shell), self.last_shell), extent)
 
-    def sampling(self, sigma_offset, turn, *, everywhere=False):
-        pixel = self.particles.pixel_size
-        local = self.particles.poses is not None and not everywhere
+    def sampling(self, sigma_offset, turn, *, local):
+        pixel, n_k = self.particles.pixel_size, self.settings.n_classes
         order = LOCAL_ORDER if local else GLOBAL_ORDER
         step = np.radians(rotations.healpix_step(order))
-        coarse_radius = self.particles.size_px / (1.5 * step * 0.75 * self.diameter / 2 / pixel)
+        coarse_radius = self.particles.size_px / (1.5 * step * 0.75 * self.settings.diameter / 2 / pixel)
         if local:
             return Sampling(
-                order, 1.0, 1.0, turn=turn, coarse_radius=coarse_radius, local_sigma=LOCAL_SIGMA,
-                keep_views=6 * self.n_classes,
-            )  # fmt: skip
+                order, 1.0, 1.0, turn=turn, coarse_radius=coarse_radius, local_sigma=LOCAL_SIGMA, keep_views=4 * n_k
+            )
         reach = np.clip(3 * sigma_offset / pixel, 2.0, SHIFT_RANGE_PX)
-        return Sampling(order, reach, 2.0, turn=turn, coarse_radius=coarse_radius, keep_views=16 * self.n_classes)
+        return Sampling(order, reach, 2.0, turn=turn, coarse_radius=coarse_radius, keep_views=12 * n_k)
 
     def iterate(self, state):
         began = time.perf_counter()
         number = len(state.iterations) + 1
-        rng = np.random.default_rng([self.seed, 1 + number])
-        grid = self.grid(state.shell + 10)
-        sampling = self.sampling(state.sigma_offset, Rotation.random(rng=rng))
+        rng = np.random.default_rng([self.settings.seed, 1 + number])
+        grid = self.grid(state.shell + (4 if self.settings.local else 10))
+        sampling = self.sampling(state.sigma_offset, Rotation.random(rng=rng), local=self.settings.local)
         before, label = state.matrices.copy(), state.probability.argmax(1)
-        poses, entropy, sums, prior = self.poses(state), np.zeros(len(self.particles)), [], None
-        start_poses = self.particles.poses if self.particles.poses is not None else poses
-        for side in reversed(range(len(self.halves))):
-            index = self.halves[side]
-            source = 1 - side if self.cross_fit else 0
+        poses = self.poses(state) if self.particles.poses is None else self.particles.poses
+        entropy, sums = np.zeros(len(self.particles)), [None, None]
+        for side in (1, 0):
+            index = np.flatnonzero(self.half == side)
+            volumes = state.maps[1 - side] if self.settings.cross_fit else state.joined
             model = Model(
-                tuple(self.volume(data) for data in state.maps[source]), state.noise, state.weights, state.sigma_offset
+                tuple(self.volume(data * self.mask) for data in volumes), state.noise, state.weights, state.sigma_offset
             )
-            statistics, posterior = expectation(
-                self.particles, model, grid, sampling, index=index, poses=start_poses, workers=self.workers
+            sums[side], posterior = expectation(
+                self.particles, model, grid, sampling, index=index, poses=poses, workers=self.workers
             )
-            sums.append(statistics)
             state.matrices[index], state.shift[index] = posterior.matrix, posterior.shift
             state.probability[index], state.pmax[index] = posterior.class_probability, posterior.pmax
             entropy[index] = posterior.entropy
-            prior = self.renew(state, statistics, side)
-        correlation = self.finish(state, sums, grid)
+            self.renew(state, side, sums[side])
+        correlation, prior = self.finish(state, sum_statistics(sums), grid)
         change = rotations.angular_distance(Rotation.from_matrix(before), Rotation.from_matrix(state.matrices))
         record = Iteration(
-            number, len(self.particles), sampling.step, sampling.local_sigma is not None, int(grid.radii[-1]),
-            float(self.particles.box_size / max(state.shell, 1)), correlation, state.noise.copy(), prior, state.weights.copy(),
-            float(state.pmax.mean()), float(entropy.mean()), state.sigma_offset,
+            number, len(self.particles), sampling.step, self.settings.local, int(grid.radii[-1]),
+            float(self.particles.box_size / max(state.shell, 1)), correlation, state.noise.copy(), prior,
+            state.weights.copy(), float(state.pmax.mean()), float(entropy.mean()), state.sigma_offset,
             float(np.median(change)) if number > 1 else np.nan,
             float((label != state.probability.argmax(1)).mean()) if number > 1 else np.nan, time.perf_counter() - began,
         )  # fmt: skip
         state.iterations.append(record)
 
-    def renew(self, state, statistics, side):
-        """The volumes that this half's particles make, regularised by the power of those they replace."""
-        prior = np.stack([self.tau_fudge * maximisation.power_prior(self.volume(data)) for data in state.maps[side]])
-        for k in range(self.n_classes):
-            solved = maximisation.solve_class(statistics, k, self.particles.pixel_size, prior=prior[k])
-            state.half_maps[side, k], state.maps[side, k] = solved.data, solved.data * self.mask
-        if not self.cross_fit:
-            state.half_maps[1], state.maps[1] = state.half_maps[0], state.maps[0]
-        return prior
+    def renew(self, state, side, statistics):
+        """The volumes that one half's particles make: their consensus, plus of each class's difference what recurs."""
+        consensus, difference = self.parts(statistics)
+        state.consensus[side], state.difference[side] = consensus, difference
+        believed, gain = self.gains(state)
+        base = maximisation.filtered(consensus, believed)
+        for k in range(self.settings.n_classes):
+            state.maps[side, k] = (base + maximisation.filtered(difference[k], gain[k])) * self.mask
 
-    def finish(self, state, sums, grid):
-        """Noise, class weights, resolution and the joined volumes, from all particles."""
-        both = sums[0] if len(sums) == 1 else maximisation.add_statistics(*sums)
+    def parts(self, statistics):
+        """Consensus (d, d, d) and differences (K, d, d, d), unfiltered."""
+        pixel = self.particles.pixel_size
+        consensus = maximisation.solve_class(maximisation.merge_classes(statistics), 0, pixel).data
+        solved = [maximisation.solve_class(statistics, k, pixel).data for k in range(self.settings.n_classes)]
+        return consensus, np.stack(solved) - consensus
+
+    def gains(self, state, *, halves=1):
+        """How much to believe of the consensus (d // 2 + 1,) and of the classes' differences (K, d // 2 + 1).
+
+        With f the correlation between the halves, SSNR = f / (1 − f) for one of them; the Wiener factor is
+        SSNR / (1 + SSNR) = f, or 2f / (1 + f) for both. At first, when nothing is known to recur, coarse shells of the
+        differences are let through.
+        """
+        if not state.consensus.any((1, 2, 3)).all():
+            return self.start_gain, np.stack([self.seed_gain] * self.settings.n_classes)
+        believed = maximisation.correlation(*(state.consensus * self.mask))
+        floor = self.seed_gain * max(0.0, 1 - len(state.iterations) / SEEDING)
+        gain = [maximisation.correlation(*(state.difference[:, k] * self.mask)) for k in range(self.settings.n_classes)]
+        gain = np.array([np.convolve(np.pad(f, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid") for f in gain])
+        factors = []
+        for f, fudge in ((believed, 1.0), (gain, self.settings.tau_fudge)):
+            ratio = halves * fudge * maximisation.signal_to_noise(f)
+            factors.append(ratio / (1 + ratio))
+        believed, gain = factors
+        believed[0], gain[:, 0] = believed[1], gain[:, 1]
+        return believed, np.maximum(gain, floor)
+
+    def finish(self, state, both, grid):
+        """Noise, class weights, search resolution and the joined volumes, from all particles."""
         state.noise = maximisation.noise_spectrum(both, grid, state.noise)
         state.weights = maximisation.class_weights(both)
-        if self.particles.poses is None:
+        if not self.settings.local:
             state.sigma_offset = maximisation.offset_deviation(both, self.particles.pixel_size)
-        reach, correlation = 0, []
-        for k in range(self.n_classes):
-            power = maximisation.power_prior(self.volume(state.maps[:, k].mean(0)))
-            prior = self.tau_fudge * power
-            state.joined[k] = maximisation.solve_class(both, k, self.particles.pixel_size, prior=prior).data * self.mask
-            correlation.append(maximisation.correlation(*state.maps[:, k]))
-            ratio = power * projection.weight_spectrum(both.accumulator(k))
-            if self.cross_fit:
-                ratio = maximisation.signal_to_noise(correlation[-1])
-            reach = max(reach, maximisation.last_shell_above(ratio, 1.0))
-        state.shell = float(np.clip(reach, 2, self.last_shell))
-        return np.stack(correlation)
+        believed, gain = self.gains(state, halves=2)
+        consensus, difference = self.parts(both)
+        base = maximisation.filtered(consensus, believed)
+        for k in range(self.settings.n_classes):
+            state.joined[k] = base + maximisation.filtered(difference[k], gain[k])
+        state.shell = float(self.reach(believed, gain))
+        return np.stack([maximisation.correlation(*(state.maps[:, k])) for k in range(len(gain))]), gain
+
+    def reach(self, believed, gain):
+        """Last shell that the next search is to see: of the differences where poses are known, else of the consensus."""
+        consensus = maximisation.last_shell_above(believed, 0.5)
+        if not self.settings.local:
+            return np.clip(consensus, 2, self.last_shell)
+        differences = max(maximisation.last_shell_above(row, 0.1) for row in gain)
+        return np.clip(min(max(differences, 0.6 * consensus), consensus), 2, self.last_shell)
 
     def settled(self, state):
         last = [record.class_change for record in state.iterations[-2:]]
-        return len(state.iterations) >= 5 and max(last) < SETTLED
+        return len(state.iterations) > SEEDING and max(last) < SETTLED
 
     def result(self, state):
-        pairs = tuple(
-            tuple(self.volume(state.half_maps[side, k]) for side in range(2)) for k in range(self.n_classes)
-        )
+        believed, gain = self.gains(state)
+        halves = [
+            tuple(
+                self.volume(maximisation.filtered(state.consensus[side], believed) + maximisation.filtered(difference, row))
+                for side, difference in enumerate(state.difference[:, k])
+            )
+            for k, row in enumerate(gain)
+        ]
         return Classification(
-            tuple(self.volume(data) for data in state.joined), pairs, state.probability, self.poses(state), state.pmax,
-            self.half, state.noise, state.iterations,
+            tuple(self.volume(data * self.mask) for data in state.joined), tuple(halves), state.probability,
+            self.poses(state), state.pmax, self.half, state.noise, state.iterations,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from cryonb.types import Volume
 
 from .coarse import coarse_pass
 from .fine import fine_pass
-from .observations import count_harmonics, observe, rim_mask
+from .observations import count_harmonics, observe
 from .polar import PolarGrid
 from .search import Sampling
 

@@ -13,8 +13,9 @@ from .expectation import Statistics
 from .observations import rim_mask
 
 __all__ = [
-    "class_weights", "gold_standard_prior", "noise_spectrum", "offset_deviation", "power_prior", "signal_to_noise",
-    "solve_class", "sphere", "wiener_prior",
+    "class_weights", "correlation", "filtered", "join_low_shells", "last_shell_above", "merge_classes",
+    "noise_spectrum", "offset_deviation", "power_prior", "signal_to_noise", "solve_class", "sphere", "stack_classes",
+    "sum_statistics", "wiener_prior",
 ]  # fmt: skip
 
 EDGE_PX = 4  # soft edge of the solvent mask
@@ -56,9 +57,6 @@ def wiener_prior(correlation, weight):
         Mean W of each shell (`projection.weight_spectrum`).
     """
     return signal_to_noise(correlation) / np.maximum(weight, 1e-30)
-
-
-gold_standard_prior = wiener_prior
 
 
 def signal_to_noise(correlation):
@@ -109,9 +107,33 @@ def sphere(size_px, diameter_px):
     return (0.5 + 0.5 * np.cos(np.pi * position)).astype(np.float32)
 
 
-def add_statistics(a, b):
-    """Sums of two sets of particles together."""
-    return Statistics(**{name: getattr(a, name) + getattr(b, name) for name in a.__dataclass_fields__})
+def sum_statistics(parts):
+    """Sums over several sets of particles together."""
+    first, *others = parts
+    names = first.__dataclass_fields__
+    return Statistics(**{name: sum((getattr(other, name) for other in others), getattr(first, name)) for name in names})
+
+
+def merge_classes(statistics):
+    """The sums of all classes as those of one."""
+    return replace(
+        statistics, values=statistics.values.sum(0, keepdims=True), weights=statistics.weights.sum(0, keepdims=True),
+        class_count=statistics.class_count.sum(keepdims=True),
+    )  # fmt: skip
+
+
+def stack_classes(parts):
+    """Sums of one class each, from different particles, as those of several classes."""
+    whole = sum_statistics(parts)
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "weights", "class_count")}
+    return replace(whole, **arrays)
+
+
+def filtered(data, gain):
+    """A volume (d, d, d) times a factor for each shell, linear in between."""
+    radius = fourier.radius_px(len(data), ndim=3)
+    factor = np.interp(radius, np.arange(len(gain)), gain, right=0.0)
+    return fourier.inverse_transform(fourier.transform(data) * factor).real.astype(np.float32)
 
 
 def join_low_shells(a, b, shell):

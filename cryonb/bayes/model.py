@@ -3,11 +3,9 @@
 import numpy as np
 
 from cryonb import fourier, parallel, projection
-from cryonb.types import Volume
 
 from . import coarse
-from .expectation import Model, Task
-from .observations import count_harmonics, observe, rim_mask
+from .observations import observe, rim_mask
 from .slices import fill_bank
 
 __all__ = ["check_input", "initial_noise", "low_pass", "on_grey_scale"]

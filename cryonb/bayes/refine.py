@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from cryonb import fourier, parallel, projection, rotations
+from cryonb import parallel, projection, rotations
 from cryonb.types import Poses, Volume
 
 from . import maximisation
-from .expectation import Model, Statistics, expectation
+from .expectation import Model, expectation
 from .model import check_input, initial_noise, low_pass, on_grey_scale
 from .polar import PolarGrid
 from .records import Iteration, Refinement, iterations_from_table, iterations_to_table
@@ -200,7 +200,7 @@ class _Job:
 
     def maximise(self, state, sums, grid):
         pixel = self.particles.pixel_size
-        both = maximisation.add_statistics(*sums)
+        both = maximisation.sum_statistics(sums)
         state.noise = maximisation.noise_spectrum(both, grid, state.noise)
         if state.stage == "global":
             state.sigma_offset = maximisation.offset_deviation(both, pixel)

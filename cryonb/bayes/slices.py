@@ -6,8 +6,6 @@ import numpy as np
 
 from cryonb import projection, rotations
 
-from . import _kernels
-
 __all__ = ["SliceBank", "fill_bank", "insert_bank", "ring_power", "view_matrices"]
 
 BATCH = 128  # slices whose samples are held at once
