@@ -239,7 +239,7 @@ def test_nan_is_named_by_file_and_image(tmp_path):
     path = reference_file(tmp_path / "nan.mrcs", data)
     stack = io.read_stack(path)
     assert np.asarray(stack[:28]).shape == (28, 8, 8)
-    with pytest.raises(ValueError, match=r"nan\.mrcs: image 29 has 1 pixel that are NaN"):
+    with pytest.raises(ValueError, match=r"nan\.mrcs: image 29 has NaN or infinite pixels \(1 of 64\)"):
         np.asarray(stack)
     with pytest.raises(ValueError, match=r"nan\.mrcs: image 29"):
         stack[28]

@@ -143,7 +143,7 @@ def _columns(metadata, optics, path):
     names, _, _ = parse_image_names(metadata, path)
     places = stack_places(path, None)
     gone = [name for name in names if not os.path.exists(find_stack(name, places, must_exist=False))]
-    facts.append(("stacks", f"{len(names)} file{'' if len(names) == 1 else 's'}"))
+    facts.append(_stacks(len(names)))
     if gone:
         facts.append(("missing", f"{len(gone)} of these stacks, the first {gone[0]}"))
     for label, columns, unit, factor in (
@@ -164,6 +164,10 @@ def _columns(metadata, optics, path):
     if "rlnMicrographName" in metadata:
         facts.append(("micrographs", str(metadata["rlnMicrographName"].nunique())))
     return facts
+
+
+def _stacks(count):
+    return "stacks", f"{count} file{'' if count == 1 else 's'}"
 
 
 def _span(values, unit):
@@ -187,7 +191,7 @@ def _cryosparc(path):
         ):
             facts.append((label, _span(records[field] * factor, unit)) if field in fields else ("missing", field))
         if "blob/path" in fields:
-            facts.append(("stacks", f"{len(np.unique(records['blob/path']))} files"))
+            facts.append(_stacks(len(np.unique(records["blob/path"]))))
     facts.append(("orientations", "yes") if "alignments3D/pose" in fields else ("missing", "alignments3D/pose"))
     return f"cryoSPARC file of {len(records):,} particles", facts
 
@@ -196,10 +200,14 @@ def _model(path):
     from cryonb.io.models import read_model
 
     model = read_model(path)
-    chains, first = len(model.structure[0]), model.structure[0]
+    first = model.structure[0]
+    residues, chains = sum(len(chain) for chain in first), len(first)
     low, high = model.coordinates.min(axis=0), model.coordinates.max(axis=0)
     facts = [
-        ("content", f"{len(model):,} atoms, {sum(len(chain) for chain in first):,} residues, {chains} chains"),
+        (
+            "content",
+            f"{len(model):,} atoms, {residues:,} residues, {chains} chain{'' if chains == 1 else 's'}",
+        ),
         ("extent", "{:.0f} × {:.0f} × {:.0f} Å".format(*(high - low))),
         ("B factors", _span(model.b_factors, "Å²")),
     ]

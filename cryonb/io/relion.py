@@ -111,7 +111,6 @@ def read_particles(path, *, root=None, pixel_size=None, size_px=None, check_imag
         optics=optics,
     )
     metadata.attrs["other_blocks"] = _as_one_text(tables)
-    metadata.attrs["pixel_size"] = float(pixel_size)
     return particles
 
 

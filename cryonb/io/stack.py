@@ -276,6 +276,7 @@ def _require_finite(images, rows, path, positions):
     # The sum over an image is finite unless a pixel is not (float64: it cannot overflow).
     bad = ~np.isfinite(images[rows].sum(axis=(1, 2), dtype=np.float64))
     if bad.any():
-        position = int(positions[np.argmax(bad)])
-        count = int((~np.isfinite(images[rows[np.argmax(bad)]])).sum())
-        raise ValueError(f"{path}: image {position + 1} has {count} pixel{'s'[: count != 1]} that are NaN or infinite")
+        worst = int(np.argmax(bad))
+        image = images[rows[worst]]
+        count = int((~np.isfinite(image)).sum())
+        raise ValueError(f"{path}: image {positions[worst] + 1} has NaN or infinite pixels ({count} of {image.size})")

@@ -4,7 +4,6 @@ Outside rows a file is read line by line; rows are found and split in strides of
 begin) and Arrow's CSV reader, unless a stride has quotes or comments.
 """
 
-import os
 import re
 from dataclasses import dataclass, field
 
@@ -69,8 +68,6 @@ def scan_star(path):
         raise ValueError(f"{path}: empty file, expected a STAR file with data_ blocks")
     if kind not in ("star", "mmcif", "text", "pdb"):
         raise ValueError(f"{path}: expected a STAR file, but the content looks like {kind!r}")
-    if kind in ("text", "pdb") and os.path.getsize(path) > 2**30:
-        raise ValueError(f"{path}: expected a STAR file, but it begins with neither data_ nor a comment")
     scanner = _Scanner(path)
     with open(path, "rb") as file:
         while True:
