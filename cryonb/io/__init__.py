@@ -8,6 +8,7 @@ from importlib import import_module as _import_module
 
 _WHERE = {
     "ImageStack": "stack",
+    "column_numbers": "star",
     "describe": "description",
     "detect_format": "formats",
     "read_cryosparc": "cryosparc",

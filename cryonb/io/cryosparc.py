@@ -16,7 +16,7 @@ from cryonb.io.relion import PIXEL_SIZE_TOLERANCE, find_stack, stack_places, typ
 from cryonb.io.stack import ImageStack
 from cryonb.types import CTF, Particles, Poses
 
-__all__ = ["load_cryosparc", "read_cryosparc", "write_cryosparc"]
+__all__ = ["read_cryosparc", "write_cryosparc"]
 
 # Field of the file, field of the noun, factor from the file's unit to the noun's.
 _CTF_FIELDS = (

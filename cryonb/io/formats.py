@@ -5,14 +5,7 @@ import io
 import os
 from pathlib import Path
 
-__all__ = [
-    "decompressed_head",
-    "detect_format",
-    "existing_file",
-    "format_of_head",
-    "open_maybe_compressed",
-    "replacing",
-]
+__all__ = ["detect_format", "existing_file", "replacing"]
 
 _MAGIC = (
     (b"\x93NUMPY", "npy"),
@@ -28,6 +21,10 @@ _PDB_RECORDS = ("HEADER", "ATOM  ", "HETATM", "CRYST1", "REMARK", "TITLE ", "MOD
 
 def existing_file(path):
     """``path`` as a `Path`, or an error that says where one looked.
+
+    Parameters
+    ----------
+    path : path-like
 
     Raises
     ------
@@ -138,6 +135,10 @@ def replacing(path):
 
     The temporary file reaches the disk (fsync) before the rename; on any error it is removed and ``path`` stays
     as it was. The folder is made if it is missing.
+
+    Parameters
+    ----------
+    path : path-like
 
     Examples
     --------

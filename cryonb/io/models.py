@@ -43,6 +43,12 @@ def read_model(path):
 def write_model(model, path):
     """Write an `AtomicModel` as PDB (``.pdb``, ``.ent``) or mmCIF (``.cif``, ``.mmcif``), whole or not at all.
 
+    Parameters
+    ----------
+    model : AtomicModel
+    path : path-like
+        The ending chooses the format.
+
     Raises
     ------
     ValueError

@@ -20,8 +20,16 @@ from cryonb.io.formats import (
 )
 from cryonb.types import Micrograph, Volume
 
-__all__ = ["MrcHeader", "read_header", "read_micrograph", "read_mrc", "read_volume", "write_micrograph", "write_mrc",
-           "write_volume"]  # fmt: skip
+__all__ = [
+    "MrcHeader",
+    "read_header",
+    "read_micrograph",
+    "read_mrc",
+    "read_volume",
+    "write_micrograph",
+    "write_mrc",
+    "write_volume",
+]
 
 _HEADER_BYTES = 1024
 _MODES = {0: "i1", 1: "i2", 2: "f4", 4: "c8", 6: "u2", 12: "f2"}
@@ -78,6 +86,10 @@ class MrcHeader:
 
 def read_header(path):
     """Header of an MRC file, checked against the size of the file.
+
+    Parameters
+    ----------
+    path : path-like
 
     Returns
     -------
@@ -237,12 +249,46 @@ def read_micrograph(path, *, pixel_size=None):
 
 
 def write_volume(volume, path):
-    """Write a `Volume` as an MRC file (mode 2) with voxel size and origin; whole or not at all."""
+    """Write a volume as an MRC file (mode 2) with voxel size and origin; whole or not at all.
+
+    Parameters
+    ----------
+    volume : Volume
+    path : path-like
+
+    Raises
+    ------
+    ValueError
+        NaN among the voxels.
+
+    Examples
+    --------
+    See `read_volume`.
+    """
     write_mrc(volume.data, path, pixel_size=volume.voxel_size, origin=volume.origin)
 
 
 def write_micrograph(micrograph, path):
-    """Write a `Micrograph` as an MRC file (mode 2) with its pixel size; whole or not at all."""
+    """Write a micrograph as an MRC file (mode 2) with its pixel size; whole or not at all.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+    path : path-like
+
+    Raises
+    ------
+    ValueError
+        NaN among the pixels.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_micrograph(Micrograph(np.ones((4, 6)), 0.85), os.path.join(folder, "a.mrc"))
+    ...     read_micrograph(os.path.join(folder, "a.mrc"))
+    Micrograph(6 × 4, 0.85 Å/pixel)
+    """
     write_mrc(micrograph.data, path, pixel_size=micrograph.pixel_size)
 
 

@@ -16,8 +16,7 @@ from cryonb.io.star import column_numbers, read_star, row_place, text_array
 from cryonb.rotations import from_relion_angles
 from cryonb.types import CTF, Particles, Poses
 
-__all__ = ["find_stack", "optics_of_particles", "parse_ctf", "parse_image_names", "parse_poses", "particle_block",
-           "pixel_sizes", "stack_places", "read_particles", "typical_pixel_size"]  # fmt: skip
+__all__ = ["read_particles"]
 
 # Å that pixel sizes of one dataset may differ, relative: calibrated magnifications differ by less, binning by more.
 PIXEL_SIZE_TOLERANCE = 0.01

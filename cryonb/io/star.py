@@ -16,7 +16,7 @@ import numpy as np
 from cryonb.io.formats import replacing
 from cryonb.io.star_rows import BLANKS, one_array, row_columns, scan_star
 
-__all__ = ["column_numbers", "number_text", "read_star", "row_place", "star_text", "text_array", "write_star"]
+__all__ = ["column_numbers", "read_star", "write_star"]
 
 _ROWS_PER_WRITE = 50_000
 
@@ -110,6 +110,15 @@ def star_text(name, table, *, default_comment=None):
 
 def column_numbers(table, name, *, path="table"):
     """A column of text as float64, shape (n,).
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `read_star` gives it, or any other.
+    name : str
+        The column.
+    path : path-like
+        The file to name in errors.
 
     Raises
     ------

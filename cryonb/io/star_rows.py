@@ -11,7 +11,7 @@ import numpy as np
 
 from cryonb.io.formats import detect_format, existing_file
 
-__all__ = ["BLANKS", "StarBlock", "one_array", "row_columns", "scan_star"]
+__all__ = ["StarBlock", "scan_star"]
 
 _CHUNK_BYTES = 2**22
 # Blanks are the ASCII ones and control characters; a no-break space belongs to a value.
@@ -54,6 +54,10 @@ class StarBlock:
 
 def scan_star(path):
     """Blocks of a STAR file with where their rows lie, without reading the rows.
+
+    Parameters
+    ----------
+    path : path-like
 
     Returns
     -------
