@@ -199,7 +199,9 @@ def normalise_score(score, threshold, summary):
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
-def accumulate(posterior, angle, step, row, n_radii, lowest, starts, slices, images, power, lens, sums, weights, cross, norm):
+def accumulate(
+    posterior, angle, step, row, n_radii, lowest, starts, slices, images, power, lens, sums, weights, cross, norm
+):
     """The adjoint of the scores for one particle: its images, turned and weighted, into the slices' sums.
 
     ``posterior`` is (n_ψ, rows, shifts); ``cross`` and ``norm`` (n_r,) receive what the residual needs.

@@ -16,11 +16,11 @@ from .maximisation import sum_statistics
 from .model import check_input, initial_noise, low_pass, on_grey_scale
 from .polar import PolarGrid
 from .records import Classification, Iteration, iterations_from_table, iterations_to_table
-from .search import Sampling
+from .search import Sampling, coarse_shell
 
 __all__ = ["classify_3d"]
 
-GLOBAL_ORDER, LOCAL_ORDER = 3, 4
+ORDER = 3  # of the coarse views; one more where details ask for it
 SHIFT_RANGE_PX = 5.0
 LOCAL_SIGMA = 2.0  # degrees, of the prior around given poses
 SEED_RESOLUTION = 30.0  # Å, of the differences that are let through before it is known which of them recur
@@ -91,13 +91,17 @@ def classify_3d(
     job = _Job(particles, settings, workers)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     state = job.start(volumes) if saved is None else _State.restored(saved)
-    bar = tqdm(total=n_iterations, initial=len(state.iterations), desc="classify 3D", unit="iteration", disable=not progress)
+    bar = tqdm(
+        total=n_iterations, initial=len(state.iterations), desc="classify 3D", unit="iteration", disable=not progress
+    )
     while len(state.iterations) < n_iterations and not job.settled(state):
         job.iterate(state)
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, state.values(), key=key)
         bar.update()
-        bar.set_postfix_str(f"{state.iterations[-1].resolution:.1f} Å, {state.iterations[-1].class_change:.1%} change class")
+        bar.set_postfix_str(
+            f"{state.iterations[-1].resolution:.1f} Å, {state.iterations[-1].class_change:.1%} change class"
+        )
     bar.close()
     return job.result(state)
 
@@ -169,7 +173,9 @@ class _Job:
         for volume in volumes:
             volume = low_pass(volume, shell)
             volume = volume.with_data(volume.data * self.mask)
-            prepared.append(on_grey_scale(particles, volume, noise, self.grid(min(shell, 20)), everywhere, rng=rng).data)
+            prepared.append(
+                on_grey_scale(particles, volume, noise, self.grid(min(shell, 20)), everywhere, rng=rng).data
+            )
         maps = np.stack([np.stack(prepared if len(prepared) == n_k else prepared * n_k)] * 2)
         poses = Poses(Rotation.identity(n)) if particles.poses is None else particles.poses
         state = _State(
@@ -182,20 +188,24 @@ class _Job:
         return state
 
     def split(self, state, rng):
-        """Seed the classes with random parts of the particles that are to be scored last."""
-        members = rng.permutation(np.flatnonzero(self.half == 0))
-        sampling = self.sampling(state.sigma_offset, Rotation.random(rng=rng), local=self.settings.local)
-        grid = self.grid(state.shell + 4)
-        parts = []
-        for k in range(self.settings.n_classes):
-            model = Model((self.volume(state.maps[0, k]),), state.noise, np.ones(1), state.sigma_offset)
-            statistics, _ = expectation(
-                self.particles, model, grid, sampling, index=np.sort(members[k :: self.settings.n_classes]),
-                poses=self.poses(state), workers=self.workers,
-            )  # fmt: skip
-            parts.append(statistics)
-        state.noise = maximisation.noise_spectrum(sum_statistics(parts), grid, state.noise)
-        self.renew(state, 0, maximisation.stack_classes(parts))
+        """Seed the classes with random parts of the particles: of the half that is scored last, or of both."""
+        grid = self.grid(min(state.shell + 4, self.particles.box_size / SEED_RESOLUTION + 4))
+        turn = Rotation.random(rng=rng)
+        sampling = self.sampling(state.sigma_offset, turn, local=self.settings.local, max_shell=grid.radii[-1])
+        sums = []
+        for side in (0,) if self.settings.cross_fit else (0, 1):
+            members = rng.permutation(np.flatnonzero(self.half == side))
+            parts = []
+            for k in range(self.settings.n_classes):
+                model = Model((self.volume(state.maps[0, k]),), state.noise, np.ones(1), state.sigma_offset)
+                statistics, _ = expectation(
+                    self.particles, model, grid, sampling, index=np.sort(members[k :: self.settings.n_classes]),
+                    poses=self.poses(state), workers=self.workers,
+                )  # fmt: skip
+                parts.append(statistics)
+            sums.append(maximisation.stack_classes(parts))
+            self.renew(state, side, sums[-1])
+        self.finish(state, sum_statistics(sums), grid)
 
     def volume(self, data):
         return Volume(data, self.particles.pixel_size)
@@ -207,24 +217,26 @@ class _Job:
         extent = self.settings.diameter / 2 / self.particles.pixel_size
         return PolarGrid.covering(self.particles.size_px, min(np.ceil(max_shell), self.last_shell), extent)
 
-    def sampling(self, sigma_offset, turn, *, local):
+    def sampling(self, sigma_offset, turn, *, local, max_shell=0):
         pixel, n_k = self.particles.pixel_size, self.settings.n_classes
-        order = LOCAL_ORDER if local else GLOBAL_ORDER
-        step = np.radians(rotations.healpix_step(order))
-        coarse_radius = self.particles.size_px / (1.5 * step * 0.75 * self.settings.diameter / 2 / pixel)
+        extent_px = self.settings.diameter / 2 / pixel
+        order = ORDER + int(local and max_shell > coarse_shell(ORDER + 1, self.particles.size_px, extent_px))
+        limit = coarse_shell(order, self.particles.size_px, extent_px)
         if local:
             return Sampling(
-                order, 1.0, 1.0, turn=turn, coarse_radius=coarse_radius, local_sigma=LOCAL_SIGMA, keep_views=4 * n_k
+                order, 1.0, 1.0, turn=turn, coarse_radius=limit, local_sigma=LOCAL_SIGMA, keep_views=4 * n_k
             )
         reach = np.clip(3 * sigma_offset / pixel, 2.0, SHIFT_RANGE_PX)
-        return Sampling(order, reach, 2.0, turn=turn, coarse_radius=coarse_radius, keep_views=12 * n_k)
+        return Sampling(order, reach, 2.0, turn=turn, coarse_radius=limit, keep_views=12 * n_k)
 
     def iterate(self, state):
         began = time.perf_counter()
         number = len(state.iterations) + 1
         rng = np.random.default_rng([self.settings.seed, 1 + number])
-        grid = self.grid(state.shell + (4 if self.settings.local else 10))
-        sampling = self.sampling(state.sigma_offset, Rotation.random(rng=rng), local=self.settings.local)
+        grid = self.grid(state.shell + (2 if self.settings.local else 10))
+        sampling = self.sampling(
+            state.sigma_offset, Rotation.random(rng=rng), local=self.settings.local, max_shell=grid.radii[-1]
+        )
         before, label = state.matrices.copy(), state.probability.argmax(1)
         poses = self.poses(state) if self.particles.poses is None else self.particles.poses
         entropy, sums = np.zeros(len(self.particles)), [None, None]
@@ -304,12 +316,11 @@ class _Job:
         return np.stack([maximisation.correlation(*(state.maps[:, k])) for k in range(len(gain))]), gain
 
     def reach(self, believed, gain):
-        """Last shell that the next search is to see: of the differences where poses are known, else of the consensus."""
-        consensus = maximisation.last_shell_above(believed, 0.5)
+        """Last shell that the next search is to see: of the consensus, or where poses are known, of the differences."""
         if not self.settings.local:
-            return np.clip(consensus, 2, self.last_shell)
-        differences = max(maximisation.last_shell_above(row, 0.1) for row in gain)
-        return np.clip(min(max(differences, 0.6 * consensus), consensus), 2, self.last_shell)
+            return np.clip(maximisation.last_shell_above(believed, 0.5), 2, self.last_shell)
+        differences = max(maximisation.last_shell_above(row, 0.5) for row in gain)
+        return np.clip(differences, self.particles.box_size / SEED_RESOLUTION, self.last_shell)
 
     def settled(self, state):
         last = [record.class_change for record in state.iterations[-2:]]
@@ -319,12 +330,14 @@ class _Job:
         believed, gain = self.gains(state)
         halves = [
             tuple(
-                self.volume(maximisation.filtered(state.consensus[side], believed) + maximisation.filtered(difference, row))
+                self.volume(
+                    maximisation.filtered(state.consensus[side], believed) + maximisation.filtered(difference, row)
+                )
                 for side, difference in enumerate(state.difference[:, k])
             )
             for k, row in enumerate(gain)
         ]
         return Classification(
             tuple(self.volume(data * self.mask) for data in state.joined), tuple(halves), state.probability,
-            self.poses(state), state.pmax, self.half, state.noise, state.iterations,
+            self.poses(state) if self.particles.poses is None else self.particles.poses, state.pmax, self.half, state.noise, state.iterations,
         )  # fmt: skip

@@ -153,7 +153,9 @@ def _local_pass(task, observations, index, grid):
         values = tables.scores(*products(slices, buffer[: 2 * t * grid.n_packed], t, grid))
         values = values.reshape(len(psi), len(rows), t) + psi_prior
         constant = -0.5 * (bank.power[rows, 0, :, 0] @ observations.lens[i, 0, : grid.n_radii, 0])
-        constant += log_class.repeat(len(rows) // n_k) - 0.5 * np.tile((distance[mine] / sampling.local_sigma) ** 2, n_k)
+        constant += log_class.repeat(len(rows) // n_k) - 0.5 * np.tile(
+            (distance[mine] / sampling.local_sigma) ** 2, n_k
+        )
         top = values.max(0) + constant.astype(np.float32)[:, None]
         count = starts[i + 1] - starts[i]
         score[i, :, :count] = top.reshape(n_k, count, t)

@@ -195,7 +195,9 @@ def expectation(particles, model, grid, sampling, *, index=None, poses=None, wor
     order = _by_direction(index, matrices) if local else index
     chunks = [order[part] for part in parallel.chunk_slices(len(order), _chunk_size(len(order)))]
     with _one_thread_each(workers):
-        total = parallel.map_reduce(partial(Task.chunk, task), chunks, combine=_merge, workers=workers, progress=progress)
+        total = parallel.map_reduce(
+            partial(Task.chunk, task), chunks, combine=_merge, workers=workers, progress=progress
+        )
     return Statistics(**total["sums"]), _in_order(total["posterior"], index, particles.pixel_size)
 
 

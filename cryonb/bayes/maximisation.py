@@ -125,7 +125,9 @@ def merge_classes(statistics):
 def stack_classes(parts):
     """Sums of one class each, from different particles, as those of several classes."""
     whole = sum_statistics(parts)
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "weights", "class_count")}
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "weights", "class_count")
+    }
     return replace(whole, **arrays)
 
 

@@ -35,7 +35,9 @@ def check_input(particles, references, mask_diameter):
             raise ValueError(f"reference {number} must be finite and not constant")
     diameter = 0.9 * particles.box_size if mask_diameter is None else float(mask_diameter)
     if not 4 * particles.pixel_size < diameter <= particles.box_size:
-        raise ValueError(f"mask_diameter must be between 4 pixels and the box, {particles.box_size:g} Å; got {diameter:g} Å")
+        raise ValueError(
+            f"mask_diameter must be between 4 pixels and the box, {particles.box_size:g} Å; got {diameter:g} Å"
+        )
     return diameter
 
 

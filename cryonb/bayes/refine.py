@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+from tqdm.auto import tqdm
 
-from cryonb import parallel, projection, rotations
+from cryonb import parallel, projection
 from cryonb.types import Poses, Volume
 
 from . import maximisation
@@ -14,7 +15,7 @@ from .expectation import Model, expectation
 from .model import check_input, initial_noise, low_pass, on_grey_scale
 from .polar import PolarGrid
 from .records import Iteration, Refinement, iterations_from_table, iterations_to_table
-from .search import Sampling
+from .search import Sampling, coarse_shell
 
 __all__ = ["refine"]
 
@@ -74,8 +75,6 @@ def refine(
            "seed": seed, "mask": diameter, "start": initial_resolution}  # fmt: skip
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     state = job.start(reference) if saved is None else _State.restored(saved, particles.pixel_size)
-    from tqdm.auto import tqdm
-
     bar = tqdm(initial=len(state.iterations), desc="refine", unit="iteration", disable=not progress)
     while not state.finished:
         job.iterate(state)
@@ -155,9 +154,7 @@ class _Job:
 
     def sampling(self, stage, sigma_offset, turn):
         order = GLOBAL_ORDER if stage == "global" else LOCAL_ORDER
-        step = np.radians(rotations.healpix_step(order))
-        # a feature of size λ survives the coarse grid when its corners move it by less than λ/3
-        coarse_radius = self.particles.size_px / (1.5 * step * 0.75 * self.diameter / 2 / self.particles.pixel_size)
+        coarse_radius = coarse_shell(order, self.particles.size_px, self.diameter / 2 / self.particles.pixel_size)
         if stage == "global":
             reach = np.clip(3 * sigma_offset / self.particles.pixel_size, 2.0, SHIFT_RANGE_PX)
             return Sampling(order, reach, 2.0, turn=turn, coarse_radius=coarse_radius)
@@ -173,8 +170,8 @@ class _Job:
         grid = self.grid(self.last_shell if state.stage == "last" else state.shell + state.extra)
         sampling = self.sampling(state.stage, state.sigma_offset, Rotation.random(rng=rng))
         poses = Poses(Rotation.from_matrix(state.matrices), state.shift)
-        before = state.matrices.copy()
-        sums, pmax, entropy = [], [], []
+        again, before = used[state.pmax[used] > 0], state.matrices.copy()
+        sums, entropy = [], []
         for half in range(2):
             index = used[self.half[used] == half]
             model = Model(
@@ -187,13 +184,16 @@ class _Job:
             state.matrices[index], state.shift[index] = posterior.matrix, posterior.shift
             state.pmax[index] = posterior.pmax
             entropy.append(posterior.entropy)
-        change = rotations.angular_distance(Rotation.from_matrix(before[used]), Rotation.from_matrix(state.matrices[used]))
+        change = np.nan
+        if len(again):
+            turned = Rotation.from_matrix(before[again]).inv() * Rotation.from_matrix(state.matrices[again])
+            change = float(np.degrees(np.median(turned.magnitude())))
         correlation, prior = self.maximise(state, sums, grid)
         record = Iteration(
             number, len(used), sampling.step, sampling.local_sigma is not None, int(grid.radii[-1]),
             self.resolution(correlation), correlation, state.noise.copy(), prior[None], np.ones(1),
             float(state.pmax[used].mean()), float(np.concatenate(entropy).mean()), state.sigma_offset,
-            float(np.median(change)) if number > 1 else np.nan, np.nan, time.perf_counter() - began,
+            change, np.nan, time.perf_counter() - began,
         )  # fmt: skip
         state.iterations.append(record)
         self.advance(state, len(used) == n, record)
@@ -211,7 +211,9 @@ class _Job:
         joined = maximisation.join_low_shells(*sums, self.particles.box_size / JOIN_RESOLUTION)
         weight = 0.5 * projection.weight_spectrum(both.accumulator(0))
         prior = maximisation.wiener_prior(correlation, weight)
-        state.maps = np.stack([maximisation.solve_class(part, 0, pixel, prior=prior).data * self.mask for part in joined])
+        state.maps = np.stack(
+            [maximisation.solve_class(part, 0, pixel, prior=prior).data * self.mask for part in joined]
+        )
         state.final = maximisation.solve_class(both, 0, pixel, prior=prior).data * self.mask
         return correlation, prior
 
@@ -228,9 +230,10 @@ class _Job:
         better = seventh > state.best_shell
         state.best_shell = max(state.best_shell, seventh)
         state.stalled = 0 if better else state.stalled + 1
+        found = record.angular_change < 0.75 * record.step  # assignments no longer move by more than the grid does
         if state.stage == "last":
             state.stage = "done"
-        elif state.stage == "global" and (state.stalled >= 1 or state.in_stage >= MOST_GLOBAL):
+        elif state.stage == "global" and (state.stalled or found or state.in_stage >= MOST_GLOBAL):
             state.stage, state.in_stage, state.stalled = "local", 0, 0
         elif state.stage == "local" and (state.stalled >= 1 or state.in_stage >= MOST_LOCAL):
             state.stage = "last"

@@ -10,7 +10,7 @@ from cryonb import rotations
 
 from .slices import view_matrices
 
-__all__ = ["Sampling", "local_views", "psi_towards", "shift_grid", "turn_in_plane"]
+__all__ = ["Sampling", "coarse_shell", "local_views", "psi_towards", "shift_grid", "turn_in_plane"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,21 @@ class Sampling:
         quarter = self.shift_step_px / 4
         children = quarter * np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]])
         return coarse, coarse[:, None] + children
+
+
+def coarse_shell(order, size_px, extent_px):
+    """Fourier shell up to which views of a HEALPix order are close enough.
+
+    A feature of wavelength λ survives when half a step moves the particle's outer parts, at three quarters of its
+    radius ``extent_px``, by less than a third of λ.
+
+    Examples
+    --------
+    >>> round(coarse_shell(3, 64, 26), 1), round(coarse_shell(4, 64, 26), 1)
+    (16.7, 33.4)
+    """
+    step = np.radians(rotations.healpix_step(order))
+    return size_px / (1.5 * step * 0.75 * extent_px)
 
 
 def shift_grid(radius, step):
