@@ -161,6 +161,7 @@ class _Job:
         order = np.random.default_rng([settings.seed, 0]).permutation(len(particles))
         self.half = np.empty(len(particles), dtype=np.int64)
         self.half[order] = np.arange(len(particles)) % 2
+        self.sides = (1, 0) if len(particles) > 1 else (0,)
 
     def start(self, volumes):
         """Low-passed references on the grey scale; from one, classes that random parts of the particles make."""
@@ -193,7 +194,7 @@ class _Job:
         turn = Rotation.random(rng=rng)
         sampling = self.sampling(state.sigma_offset, turn, local=self.settings.local, max_shell=grid.radii[-1])
         sums = []
-        for side in (0,) if self.settings.cross_fit else (0, 1):
+        for side in self.sides[-1:] if self.settings.cross_fit else self.sides:
             members = rng.permutation(np.flatnonzero(self.half == side))
             parts = []
             for k in range(self.settings.n_classes):
@@ -240,7 +241,7 @@ class _Job:
         before, label = state.matrices.copy(), state.probability.argmax(1)
         poses = self.poses(state) if self.particles.poses is None else self.particles.poses
         entropy, sums = np.zeros(len(self.particles)), [None, None]
-        for side in (1, 0):
+        for side in self.sides:
             index = np.flatnonzero(self.half == side)
             volumes = state.maps[1 - side] if self.settings.cross_fit else state.joined
             model = Model(
@@ -253,7 +254,7 @@ class _Job:
             state.probability[index], state.pmax[index] = posterior.class_probability, posterior.pmax
             entropy[index] = posterior.entropy
             self.renew(state, side, sums[side])
-        correlation, prior = self.finish(state, sum_statistics(sums), grid)
+        correlation, prior = self.finish(state, sum_statistics([sums[side] for side in self.sides]), grid)
         change = rotations.angular_distance(Rotation.from_matrix(before), Rotation.from_matrix(state.matrices))
         record = Iteration(
             number, len(self.particles), sampling.step, self.settings.local, int(grid.radii[-1]),
@@ -339,5 +340,6 @@ class _Job:
         ]
         return Classification(
             tuple(self.volume(data * self.mask) for data in state.joined), tuple(halves), state.probability,
-            self.poses(state) if self.particles.poses is None else self.particles.poses, state.pmax, self.half, state.noise, state.iterations,
+            self.poses(state) if self.particles.poses is None else self.particles.poses,
+            state.pmax, self.half, state.noise, state.iterations,
         )  # fmt: skip

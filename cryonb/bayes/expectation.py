@@ -175,6 +175,8 @@ def expectation(particles, model, grid, sampling, *, index=None, poses=None, wor
         In the order of ``index``.
     """
     index = np.arange(len(particles)) if index is None else np.asarray(index)
+    if len(index) == 0:
+        raise ValueError("expectation needs at least one particle, got none")
     local = sampling.local_sigma is not None
     if local and poses is None:
         raise ValueError("a local search needs poses to search around; got none")

@@ -37,7 +37,8 @@ def fine_pass(task, observations, candidates, index):
     n, n_k = len(index), len(task.class_weights)
     posterior = {
         "class_probability": np.zeros((n, n_k)), "matrix": np.zeros((n, 3, 3)), "shift_px": np.zeros((n, 2)),
-        "best_class": np.zeros(n, dtype=np.int64), "pmax": np.zeros(n), "entropy": np.zeros(n), "log_evidence": np.zeros(n),
+        "best_class": np.zeros(n, dtype=np.int64), "pmax": np.zeros(n), "entropy": np.zeros(n),
+        "log_evidence": np.zeros(n),
     }  # fmt: skip
     for start in range(0, n, BLOCK):
         some = np.arange(start, min(start + BLOCK, n))
@@ -135,7 +136,8 @@ class _FinePass:
         psi, row, shift = np.nonzero(score)
         weight = score[psi, row, shift].astype(np.float64)
         n_views = len(self.views)
-        posterior["class_probability"][i] = np.bincount(rows[row] // n_views, weight, len(self.log_class))
+        share = np.bincount(rows[row] // n_views, weight, len(self.log_class))
+        posterior["class_probability"][i] = share / share.sum()
         best = weight.argmax()
         posterior["best_class"][i] = rows[row[best]] // n_views
         pose = turn_in_plane(self.matrices[rows[row] % n_views], angle[row] + self.tables.angles[psi])

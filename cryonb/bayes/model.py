@@ -1,4 +1,4 @@
-"""Where an analysis starts: checked input, a low-passed reference on the images' grey scale, the noise of the images."""
+"""Where an analysis starts: checked input, a low-passed reference on the images' grey scale, the images' noise."""
 
 import numpy as np
 
@@ -68,15 +68,16 @@ def initial_noise(particles, *, rng):
     for number in range(group.max() + 1):
         members = np.flatnonzero(group == number)
         chosen = np.sort(rng.choice(members, min(len(members), NOISE_PARTICLES), replace=False))
-        power = np.zeros(particles.size_px // 2 + 1)
+        power, contrast = np.zeros(particles.size_px // 2 + 1), 0.0
         for part in parallel.chunk_slices(len(chosen), 100):
             images = np.asarray(particles[chosen[part]].images, dtype=np.float32)
             finite = np.isfinite(images).all((1, 2))
             if not finite.all():
                 raise ValueError(f"particle images must be finite; particle {chosen[part][np.argmin(finite)]} is not")
+            contrast += float(images.std((1, 2)).sum())
             power += fourier.shell_mean(np.abs(fourier.transform(images * mask, ndim=2)) ** 2).sum(0)
-        if not (power[1:] > 0).all():
-            raise ValueError(f"the images of optics group {number} are constant: there is nothing to refine")
+        if contrast == 0:
+            raise ValueError(f"the images of optics group {number} are constant: there is nothing to see in them")
         noise.append(power / (2 * len(chosen) * (mask**2).mean()))
     return np.stack(noise)
 

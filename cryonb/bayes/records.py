@@ -64,8 +64,8 @@ class Iteration:
     def __repr__(self):
         where = "local" if self.local else "global"
         return (
-            f"Iteration({self.number}: {self.resolution:.1f} Å, {where} {self.step:.3g}°, {self.n_particles} particles, "
-            f"Pmax {self.pmax:.2f}, {self.seconds:.1f} s)"
+            f"Iteration({self.number}: {self.resolution:.1f} Å, {where} {self.step:.3g}°, "
+            f"{self.n_particles} particles, Pmax {self.pmax:.2f}, {self.seconds:.1f} s)"
         )
 
 
@@ -116,10 +116,11 @@ class Classification:
     volumes : tuple of K Volume
         From all particles, regularised, within the mask.
     half_maps : tuple of K pairs of Volume
-        From either half, regularised, unmasked.
+        From either half of the particles, filtered by what recurs in the other, unmasked.
     probability : ndarray (n, K)
         Posterior of each class.
     poses : Poses
+        Those given with the particles, which a search at the classes' resolution would not better; or those found.
     pmax : ndarray (n,)
     half : ndarray (n,) int
         Which half each particle belongs to.

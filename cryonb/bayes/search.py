@@ -1,4 +1,4 @@
-"""Where poses are looked for: a turned HEALPix grid of views and a grid of shifts, coarse then fine, global or local."""
+"""Where poses are looked for: a turned HEALPix grid of views and a grid of shifts, coarse then fine."""
 
 from dataclasses import dataclass, field
 
@@ -72,7 +72,7 @@ def coarse_shell(order, size_px, extent_px):
     (16.7, 33.4)
     """
     step = np.radians(rotations.healpix_step(order))
-    return size_px / (1.5 * step * 0.75 * extent_px)
+    return float(size_px / (1.5 * step * 0.75 * extent_px))
 
 
 def shift_grid(radius, step):

@@ -31,7 +31,7 @@ class SliceBank:
 
 
 def view_matrices(order, turn):
-    """Image-to-volume matrices (12·4^order, 3, 3) of the HEALPix views at ψ = 0, the whole grid turned by a rotation."""
+    """Image-to-volume matrices (12·4^order, 3, 3) of the HEALPix views at ψ = 0, the whole grid turned."""
     angles = rotations.directions_to_angles(rotations.healpix_directions(order))
     angles = np.column_stack([angles, np.zeros(len(angles))])
     return (turn * rotations.from_relion_angles(angles)).as_matrix()
@@ -51,7 +51,7 @@ def fill_bank(fourier_volumes, matrices, grid, n_harmonics):
 
     Returns
     -------
-    SliceBank of K·v rows
+    SliceBank of K·v rows, without shell 0, which a background would rule
     """
     n = len(matrices)
     packed = np.empty((len(fourier_volumes) * n, grid.n_packed), dtype=np.float32)
@@ -61,6 +61,7 @@ def fill_bank(fourier_volumes, matrices, grid, n_harmonics):
             views = matrices[start : start + BATCH]
             samples = projection.sample_slices(volume, views, grid.points)
             samples = samples.reshape(len(views), grid.n_radii, grid.n_angles)
+            samples[:, grid.radii < 0.5] = 0
             rows = slice(k * n + start, k * n + start + len(views))
             packed[rows] = grid.analyse(samples)
             power[rows] = ring_power(samples.real**2 + samples.imag**2, grid, n_harmonics)

@@ -1,0 +1,206 @@
+"""refine and classify_3d on planted truth; checkpoints, threads, and input that cannot be used."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cryonb import bayes, ctf, parallel, projection, rotations, samples, simulate
+from cryonb.bayes.records import iterations_from_table, iterations_to_table
+from cryonb.types import CTF, Particles, Poses, Volume
+
+SIZE, PIXEL, DIAMETER = 32, 8.0, 190.0
+
+
+def pictures(model, n, *, rng, states=None, snr=0.5):
+    species = simulate.Species("all") if states is None else states
+    population = simulate.populate(model, None if states is None else species, n, rng=rng)
+    imaging = simulate.Imaging(SIZE, PIXEL, snr=snr, diameter=DIAMETER, shift_sigma=6.0)
+    return simulate.particles(population, imaging, rng=rng + 1, progress=False)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return samples.blobs(30, radius=80.0, sigma=9.0, rng=5)
+
+
+@pytest.fixture(scope="module")
+def planted(model):
+    return pictures(model, 200, rng=7)
+
+
+@pytest.fixture(scope="module")
+def refinement(model, planted):
+    particles, _ = planted
+    reference = model.volume(SIZE, PIXEL)
+    reference = reference.with_data(300 * reference.data)  # not on the images' grey scale
+    return bayes.refine(particles, reference, rng=1, mask_diameter=DIAMETER, workers=1, progress=False)
+
+
+def test_refine_finds_planted_poses(refinement, planted, model):
+    _, truth = planted
+    error = rotations.angular_distance(truth.poses.rotation, refinement.poses.rotation)
+    assert np.median(error) < 4.0  # the last grid is 1.9°, pixels are 8 Å
+    assert (error > 30).mean() < 0.05
+    assert np.median(np.hypot(*(refinement.poses.shift - truth.poses.shift).T)) < 0.5 * PIXEL
+    expected = truth.scale * model.volume(SIZE, PIXEL).data
+    recovered = refinement.volume.data
+    assert np.corrcoef(recovered.ravel(), expected.ravel())[0, 1] > 0.93
+    scale = (recovered * expected).sum() / (expected**2).sum()
+    assert scale == pytest.approx(1.0, abs=0.15)  # the absolute grey scale, found from a reference 300 times off
+
+
+def test_refine_reports_what_it_did(refinement):
+    records = refinement.iterations
+    assert not records[0].local and records[-1].local
+    assert records[-1].step == pytest.approx(1.875)
+    assert refinement.correlation[1] > 0.9 and 16 <= refinement.resolution < 60
+    assert np.bincount(refinement.half).tolist() == [100, 100]
+    assert all(0 <= record.pmax <= 1 and record.entropy >= 0 for record in records)
+    assert "200 particles" in repr(refinement) and "local" in repr(records[-1])
+    again = iterations_from_table(iterations_to_table(records))
+    assert np.array_equal(again[-1].noise, records[-1].noise) and again[-1].resolution == records[-1].resolution
+
+
+def test_noise_of_unit_variance_is_found(refinement):
+    white = SIZE**2 / 2  # the images' noise has variance 1; σ² is of the real part of its transform
+    assert np.allclose(refinement.noise[0, 5:], white, rtol=0.1)
+
+
+def test_refine_resumes_to_the_same_result(model, planted, refinement, tmp_path, monkeypatch):
+    particles, _ = planted
+    reference = model.volume(SIZE, PIXEL)
+    reference = reference.with_data(300 * reference.data)
+    options = {"rng": 1, "mask_diameter": DIAMETER, "workers": 1, "progress": False, "checkpoint": tmp_path / "job.npz"}
+    save, calls = parallel.save_checkpoint, []
+
+    def killed(*args, **kwargs):
+        save(*args, **kwargs)
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(parallel, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        bayes.refine(particles, reference, **options)
+    monkeypatch.undo()
+    resumed = bayes.refine(particles, reference, **options)
+    assert len(resumed.iterations) == len(refinement.iterations)
+    assert np.array_equal(resumed.volume.data, refinement.volume.data)
+    assert np.array_equal(resumed.poses.shift, refinement.poses.shift)
+
+
+@pytest.fixture(scope="module")
+def two_classes(model):
+    """A body with and without a tenth of its mass; poses known to 3°."""
+    extra = np.array([[60.0, 40.0, 0.0]]) + np.random.default_rng(0).normal(0, 8, (6, 3))
+    weights = np.concatenate([model.weights, np.full(6, model.weights.mean())])
+    atoms = [(model.coordinates, model.weights), (np.concatenate([model.coordinates, extra]), weights)]
+    rng = np.random.default_rng(11)
+    n = 240
+    label = rng.integers(2, size=n)
+    poses = Poses(rotations.random_rotations(n, rng=rng), rng.normal(0, 5, (n, 2)))
+    images = np.empty((n, SIZE, SIZE), np.float32)
+    for k in range(2):
+        mine = np.flatnonzero(label == k)
+        images[mine] = projection.project_atoms(atoms[k], 9.0, poses[mine], SIZE, PIXEL)
+    lens = CTF(rng.uniform(1e4, 2.5e4, n), rng.uniform(1e4, 2.5e4, n))
+    images = ctf.apply(images, lens, PIXEL)
+    images /= images.std()
+    images += rng.normal(0, 1.0, images.shape).astype(np.float32)
+    rough = simulate.disturb_poses(poses, angle=2.0, shift=2.0, rng=rng)
+    particles = Particles(images, PIXEL, ctf=lens, poses=rough)
+    reference = Volume(np.mean([projection.atoms_to_volume(a, 9.0, SIZE, PIXEL).data for a in atoms], 0), PIXEL)
+    return particles, label, reference
+
+
+def agreement(classification, label):
+    share = (classification.label == label).mean()
+    return max(share, 1 - share)
+
+
+def test_two_classes_are_sorted(two_classes):
+    particles, label, reference = two_classes
+    result = bayes.classify_3d(
+        particles, reference, n_classes=2, rng=3, mask_diameter=DIAMETER, workers=1, progress=False
+    )
+    assert agreement(result, label) > 0.9
+    assert np.allclose(result.probability.sum(1), 1)
+    assert result.occupancy.min() > 0.3
+    heavier = int(np.bincount(label, result.probability[:, 1]).argmax() == 1)
+    mass = [volume.data.sum() for volume in result.volumes]
+    assert mass[heavier] > mass[1 - heavier]
+    assert len(result.half_maps) == 2 and "240 particles" in repr(result)
+
+
+def test_classes_do_not_depend_on_threads_and_resume(two_classes, tmp_path):
+    particles, _, reference = two_classes
+    particles = particles[:60]
+    options = {"n_classes": 2, "rng": 5, "mask_diameter": DIAMETER, "progress": False, "n_iterations": 2}
+    alone = bayes.classify_3d(particles, reference, workers=1, **options)
+    threads = bayes.classify_3d(particles, reference, workers=2, **options)
+    assert np.allclose(alone.probability, threads.probability, atol=1e-6)
+    assert np.allclose(alone.volumes[0].data, threads.volumes[0].data, atol=1e-5)
+    path = tmp_path / "classes.npz"
+    bayes.classify_3d(particles, reference, workers=1, checkpoint=path, **(options | {"n_iterations": 1}))
+    resumed = bayes.classify_3d(particles, reference, workers=1, checkpoint=path, **options)
+    assert np.array_equal(resumed.probability, alone.probability)
+    with pytest.raises(ValueError, match="another job"):
+        bayes.classify_3d(particles, reference, workers=1, checkpoint=path, **(options | {"rng": 6}))
+
+
+def test_global_classification_with_given_references(model):
+    """Without poses: two different phantoms and their blurred selves as references, orientations unknown."""
+    other = samples.blobs(30, radius=80.0, sigma=9.0, rng=77)
+    sets = [pictures(one, 40, rng=20 + k, snr=1.0) for k, one in enumerate((model, other))]
+    images = np.concatenate([particles.images for particles, _ in sets])
+    lens = CTF(*[np.concatenate([getattr(p.ctf, f.name) for p, _ in sets]) for f in dataclasses.fields(CTF)])
+    particles = Particles(images, PIXEL, ctf=lens)
+    references = [one.volume(SIZE, PIXEL) for one in (model, other)]
+    result = bayes.classify_3d(
+        particles, references, rng=0, n_iterations=2, mask_diameter=DIAMETER, workers=1, progress=False
+    )
+    assert (result.label == np.repeat([0, 1], 40)).mean() > 0.9
+
+
+def test_one_class_one_particle_odd_box():
+    volume = samples.blobs(20, radius=60.0, sigma=9.0, rng=2).volume(25, 8.0)
+    poses = Poses(rotations.random_rotations(4, rng=1))
+    lens = CTF(np.full(4, 1.5e4), np.full(4, 1.5e4))
+    images = ctf.apply(projection.project(volume, poses), lens, 8.0)
+    images += np.random.default_rng(0).normal(0, images.std(), images.shape).astype(np.float32)
+    particles = Particles(images, 8.0, ctf=lens, poses=poses)
+    options = {"rng": 0, "n_iterations": 1, "workers": 1, "progress": False}
+    one = bayes.classify_3d(particles[:1], volume, n_classes=1, **options)
+    assert one.probability.tolist() == [[1.0]] and np.isfinite(one.volumes[0].data).all()
+    four = bayes.classify_3d(particles, volume, n_classes=1, **options)
+    assert four.probability.shape == (4, 1) and four.volumes[0].size_px == 25
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ctf": None}, "have no CTF"),
+        ({"pixel_size": 4.0}, "box and pixel size, 32 px at 4 Å; got 32 px at 8 Å"),
+        ({"images": np.full((8, 32, 32), np.nan, np.float32)}, "must be finite"),
+        ({"images": np.ones((8, 32, 32), np.float32)}, "constant"),
+    ],
+)
+def test_input_that_cannot_be_used(model, planted, change, message):
+    particles = dataclasses.replace(planted[0][:8], metadata=None, optics=None, **change)
+    with pytest.raises(ValueError, match=message):
+        bayes.refine(particles, model.volume(SIZE, PIXEL), rng=0, progress=False)
+
+
+def test_arguments_that_cannot_be_used(model, planted):
+    particles, volume = planted[0][:8], model.volume(SIZE, PIXEL)
+    with pytest.raises(ValueError, match="32 px at 8 Å; got 24 px at 8 Å"):
+        bayes.refine(particles, model.volume(24, PIXEL), rng=0, progress=False)
+    with pytest.raises(ValueError, match="mask_diameter must be between"):
+        bayes.refine(particles, volume, rng=0, mask_diameter=900, progress=False)
+    with pytest.raises(ValueError, match="at least 2 particles"):
+        bayes.refine(particles[:1], volume, rng=0, progress=False)
+    with pytest.raises(ValueError, match="n_classes must be between 1 and the 8 particles, got 9"):
+        bayes.classify_3d(particles, volume, n_classes=9, rng=0, progress=False)
+    with pytest.raises(ValueError, match="one for each of the 3 classes; got 2"):
+        bayes.classify_3d(particles, [volume, volume], n_classes=3, rng=0, progress=False)
