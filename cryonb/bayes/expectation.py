@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from cryonb import parallel, projection
 from cryonb.types import Volume
@@ -196,7 +197,7 @@ def expectation(particles, model, grid, sampling, *, index=None, poses=None, wor
     )
     order = _by_direction(index, matrices) if local else index
     chunks = [order[part] for part in parallel.chunk_slices(len(order), _chunk_size(len(order)))]
-    with _one_thread_each(workers):
+    with threadpool_limits(limits=1, user_api="blas"):  # threads of BLAS only get in the way of products this small
         total = parallel.map_reduce(
             partial(Task.chunk, task), chunks, combine=_merge, workers=workers, progress=progress
         )
@@ -229,10 +230,3 @@ def _in_order(posterior, index, pixel_size):
     place[posterior["index"]] = np.arange(len(index))
     rows = {name: value[place[index]] for name, value in posterior.items() if name != "index"}
     return Posterior(shift=rows.pop("shift_px") * pixel_size, **rows)
-
-
-def _one_thread_each(workers):
-    """Keep BLAS to one thread per worker: its own threads only get in the way of products this small."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(limits=1, user_api="blas")

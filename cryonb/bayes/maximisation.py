@@ -43,7 +43,16 @@ def solve_class(statistics, k, voxel_size, *, prior=None):
 
 
 def power_prior(volume):
-    """τ² of each shell from a reference: half its mean power, ndarray (d // 2 + 1,)."""
+    """τ² of each shell from a reference: half its mean power (Scheres 2012).
+
+    Parameters
+    ----------
+    volume : Volume
+
+    Returns
+    -------
+    ndarray (d // 2 + 1,)
+    """
     return 0.5 * fourier.shell_mean(np.abs(fourier.transform(volume.data)) ** 2, ndim=3)
 
 
@@ -60,7 +69,15 @@ def wiener_prior(correlation, weight):
 
 
 def signal_to_noise(correlation):
-    """Spectral signal-to-noise ratio f / (1 − f) of one half set.
+    """Spectral signal-to-noise ratio f / (1 − f) of one half set, f held between 0.001 and 0.999.
+
+    Parameters
+    ----------
+    correlation : float or ndarray
+
+    Returns
+    -------
+    float or ndarray
 
     Examples
     --------
@@ -72,10 +89,24 @@ def signal_to_noise(correlation):
 
 
 def noise_spectrum(statistics, grid, previous):
-    """σ² per optics group and shell from the residuals, ndarray (g, d // 2 + 1).
+    """σ² per optics group and shell from the residuals.
 
-    Beyond the grid, and for groups without particles, the previous values stay. The residual is of images cut to a
-    circle, so it is divided by the share of noise that this leaves.
+    Parameters
+    ----------
+    statistics : Statistics
+    grid : PolarGrid
+        On which the residuals were taken.
+    previous : ndarray (g, d // 2 + 1)
+        Kept beyond the grid, and for groups without particles.
+
+    Returns
+    -------
+    ndarray (g, d // 2 + 1)
+
+    Notes
+    -----
+    The images were cut to a circle, so the residual is divided by the share of noise that this leaves: σ² is the
+    noise of the whole image, and posteriors keep their width whatever the mask.
     """
     share = float((rim_mask(grid.size_px) ** 2).mean())
     noise = np.array(previous, dtype=np.float64)
@@ -89,33 +120,84 @@ def noise_spectrum(statistics, grid, previous):
 
 
 def class_weights(statistics):
-    """Mean posterior of each class, with a floor of a tenth of an even share, ndarray (K,) summing to 1."""
+    """Prior of each class for the next iteration: its mean posterior, at least a tenth of an even share.
+
+    Parameters
+    ----------
+    statistics : Statistics
+
+    Returns
+    -------
+    ndarray (K,) summing to 1
+    """
     weights = np.maximum(statistics.class_count / statistics.class_count.sum(), 0.1 / len(statistics.class_count))
     return weights / weights.sum()
 
 
 def offset_deviation(statistics, pixel_size, *, least_px=0.5):
-    """σ_off in Å: root mean square of the shifts along one axis."""
+    """σ_off: root mean square of the shifts along one axis, in Å.
+
+    Parameters
+    ----------
+    statistics : Statistics
+    pixel_size : float
+        Å.
+    least_px : float
+        Floor in pixels.
+
+    Returns
+    -------
+    float
+    """
     n = statistics.class_count.sum()
     return float(max(np.sqrt(statistics.offset2 / (2 * n)), least_px) * pixel_size)
 
 
 def sphere(size_px, diameter_px):
-    """Soft spherical solvent mask (d, d, d) float32: 1 within the radius less half the edge, 0 half an edge outside."""
+    """Soft spherical solvent mask: 1 within the radius less half the edge, 0 half an edge outside.
+
+    Parameters
+    ----------
+    size_px : int
+        Box size d.
+    diameter_px : float
+
+    Returns
+    -------
+    ndarray (d, d, d) float32
+    """
     radius = fourier.radius_px(size_px, ndim=3)
     position = np.clip((radius - diameter_px / 2 + EDGE_PX / 2) / EDGE_PX, 0, 1)
     return (0.5 + 0.5 * np.cos(np.pi * position)).astype(np.float32)
 
 
 def sum_statistics(parts):
-    """Sums over several sets of particles together."""
+    """Sums over several sets of particles together.
+
+    Parameters
+    ----------
+    parts : sequence of Statistics
+
+    Returns
+    -------
+    Statistics
+    """
     first, *others = parts
     names = first.__dataclass_fields__
     return Statistics(**{name: sum((getattr(other, name) for other in others), getattr(first, name)) for name in names})
 
 
 def merge_classes(statistics):
-    """The sums of all classes as those of one."""
+    """The sums of all classes as those of one.
+
+    Parameters
+    ----------
+    statistics : Statistics of K classes
+
+    Returns
+    -------
+    Statistics of one class
+    """
     return replace(
         statistics, values=statistics.values.sum(0, keepdims=True), weights=statistics.weights.sum(0, keepdims=True),
         class_count=statistics.class_count.sum(keepdims=True),
@@ -123,7 +205,16 @@ def merge_classes(statistics):
 
 
 def stack_classes(parts):
-    """Sums of one class each, from different particles, as those of several classes."""
+    """Sums of one class each, from different particles, as those of several classes.
+
+    Parameters
+    ----------
+    parts : sequence of Statistics
+
+    Returns
+    -------
+    Statistics
+    """
     whole = sum_statistics(parts)
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "weights", "class_count")
@@ -132,14 +223,36 @@ def stack_classes(parts):
 
 
 def filtered(data, gain):
-    """A volume (d, d, d) times a factor for each shell, linear in between."""
+    """A volume times a factor for each shell, linear in between.
+
+    Parameters
+    ----------
+    data : ndarray (d, d, d)
+    gain : ndarray (m,)
+        Of shells 0 … m − 1; 0 beyond.
+
+    Returns
+    -------
+    ndarray (d, d, d) float32
+    """
     radius = fourier.radius_px(len(data), ndim=3)
     factor = np.interp(radius, np.arange(len(gain)), gain, right=0.0)
     return fourier.inverse_transform(fourier.transform(data) * factor).real.astype(np.float32)
 
 
 def join_low_shells(a, b, shell):
-    """Two halves whose sums below a shell are those of both: they cannot drift apart in orientation or hand."""
+    """Two halves whose sums below a shell are those of both: they cannot drift apart in orientation or hand.
+
+    Parameters
+    ----------
+    a, b : Statistics
+    shell : float
+        Fourier pixels.
+
+    Returns
+    -------
+    list of two Statistics
+    """
     size = a.values.shape[1]
     centred = (np.arange(size) - size // 2) ** 2
     radius2 = centred[:, None, None] + centred[:, None] + np.arange(size // 2 + 1) ** 2
@@ -152,7 +265,16 @@ def join_low_shells(a, b, shell):
 
 
 def correlation(a, b):
-    """Fourier shell correlation of two arrays (d, d, d), shells 0 … d // 2; 0 where a shell is empty."""
+    """Fourier shell correlation.
+
+    Parameters
+    ----------
+    a, b : ndarray (d, d, d)
+
+    Returns
+    -------
+    ndarray (d // 2 + 1,); 0 where a shell is empty.
+    """
     first, second = fourier.transform(a), fourier.transform(b)
     cross = fourier.shell_mean((first * second.conj()).real, ndim=3)
     power = fourier.shell_mean(np.abs(first) ** 2, ndim=3) * fourier.shell_mean(np.abs(second) ** 2, ndim=3)
@@ -160,6 +282,21 @@ def correlation(a, b):
 
 
 def last_shell_above(values, level):
-    """The shell before the first (from 1 on) at which values fall below a level."""
+    """The shell before the first, from 1 on, at which values fall below a level.
+
+    Parameters
+    ----------
+    values : array_like (m,)
+    level : float
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> last_shell_above([1, 0.9, 0.6, 0.4, 0.8], 0.5)
+    2
+    """
     below = np.flatnonzero(np.asarray(values)[1:] < level)
     return int(below[0]) if len(below) else len(values) - 1

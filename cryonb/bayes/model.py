@@ -15,7 +15,25 @@ NOISE_PARTICLES = 1000
 
 
 def check_input(particles, references, mask_diameter):
-    """Say before any long work what is wrong; returns the mask diameter in Å (nine tenths of the box by default)."""
+    """Say before any long work what is wrong with the input.
+
+    Parameters
+    ----------
+    particles : Particles
+    references : sequence of Volume
+        Same box and pixel size as the particles.
+    mask_diameter : float or None
+        Å; None is nine tenths of the box.
+
+    Returns
+    -------
+    float : the mask's diameter in Å
+
+    Raises
+    ------
+    ValueError
+        No particles or no CTF, a reference that does not fit, is not finite or constant, an impossible mask.
+    """
     if len(particles) < 1:
         raise ValueError("there are no particles")
     if particles.ctf is None:
@@ -42,7 +60,18 @@ def check_input(particles, references, mask_diameter):
 
 
 def low_pass(volume, shell):
-    """Volume with a soft low-pass at a Fourier shell (cosine over ± 1 shell)."""
+    """Soft low-pass at a Fourier shell (cosine over ± 1 shell).
+
+    Parameters
+    ----------
+    volume : Volume
+    shell : float
+        Fourier pixels.
+
+    Returns
+    -------
+    Volume
+    """
     radius = fourier.radius_px(volume.size_px, ndim=3)
     gain = 0.5 + 0.5 * np.cos(np.pi * np.clip((radius - shell + 1) / 2, 0, 1))
     return volume.with_data(fourier.inverse_transform(fourier.transform(volume.data) * gain).real)

@@ -86,7 +86,18 @@ def observe(particles, grid, noise, centre, n_harmonics):
 
 
 def count_harmonics(particles, grid):
-    """How many even harmonics of CTF² are worth keeping: 1 without astigmatism, a few with it."""
+    """How many even harmonics of CTF² are worth keeping: 1 without astigmatism, a few with it.
+
+    Parameters
+    ----------
+    particles : Particles
+        With CTF; at most a hundred are looked at.
+    grid : PolarGrid
+
+    Returns
+    -------
+    int, 1 to 8
+    """
     some = particles.ctf[np.linspace(0, len(particles) - 1, min(len(particles), 100)).astype(int)]
     frequency = grid.points / particles.box_size
     squares = lens.evaluate(some, frequency[:, 0], frequency[:, 1]).reshape(-1, grid.n_radii, grid.n_angles) ** 2
@@ -97,7 +108,17 @@ def count_harmonics(particles, grid):
 
 
 def rim_mask(size_px):
-    """Soft circle that ends an image inside its box, (d, d) float32: corners would alias on coarse rings."""
+    """Soft circle that ends an image inside its box: corners would alias on coarse rings.
+
+    Parameters
+    ----------
+    size_px : int
+        Box size d.
+
+    Returns
+    -------
+    ndarray (d, d) float32
+    """
     axis = np.arange(size_px) - size_px // 2
     radius = np.hypot(axis[:, None], axis)
     position = np.clip((radius - (size_px / 2 - RIM_PX)) / RIM_PX, 0, 1)

@@ -238,7 +238,19 @@ class PolarGrid:
 
 
 def ring_basis(angles, n_coefficients):
-    """exp(iqφ) for even and for odd q below ``n_coefficients``: two ndarrays (n_q, n_angles) complex128."""
+    """exp(iqφ) for even and for odd q.
+
+    Parameters
+    ----------
+    angles : ndarray (n_angles,)
+        φ in radians.
+    n_coefficients : int
+        q runs from 0 to below this.
+
+    Returns
+    -------
+    even, odd : ndarray (n_q, n_angles) complex128
+    """
     q = np.arange(n_coefficients)
     basis = np.exp(1j * q[:, None] * np.asarray(angles))
     return basis[::2], basis[1::2]

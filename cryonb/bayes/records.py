@@ -153,11 +153,29 @@ class Classification:
 
 
 def iterations_to_table(iterations):
-    """Records as lists and numbers that JSON can hold, for a checkpoint; the inverse is `iterations_from_table`."""
+    """Records as lists and numbers that JSON can hold, for a checkpoint.
+
+    Parameters
+    ----------
+    iterations : sequence of Iteration
+
+    Returns
+    -------
+    list of dict
+    """
     return [{name: np.asarray(value).tolist() for name, value in asdict(item).items()} for item in iterations]
 
 
 def iterations_from_table(table):
-    """Records from `iterations_to_table`."""
+    """The inverse of `iterations_to_table`.
+
+    Parameters
+    ----------
+    table : list of dict
+
+    Returns
+    -------
+    list of Iteration
+    """
     arrays = {item.name for item in fields(Iteration) if item.type is np.ndarray}
     return [Iteration(**{k: np.array(v) if k in arrays else v for k, v in row.items()}) for row in table]

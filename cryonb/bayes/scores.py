@@ -54,7 +54,22 @@ def angle_table(q, angles):
 
 
 def shifted_images(observations, particle, shift, phases, grid):
-    """Packed images (m, n_packed) of particles moved back by shifts."""
+    """Packed images of particles moved back by shifts.
+
+    Parameters
+    ----------
+    observations : Observations
+    particle, shift : ndarray (m,) int
+        Row of the observations and row of ``phases`` of each image.
+    phases : ndarray (t, n_r, n_angles) complex64
+        exp(2πi k·s) of the shifts.
+    grid : PolarGrid
+        May be the inner part of that of the observations.
+
+    Returns
+    -------
+    ndarray (m, n_packed) float32
+    """
     shape = (len(particle), grid.n_radii, grid.n_angles)
     real, imaginary = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
     _kernels.shifted_parts(observations.weighted, particle, phases, shift, real, imaginary)
@@ -62,7 +77,19 @@ def shifted_images(observations, particle, shift, phases, grid):
 
 
 def image_columns(images, grid, out=None):
-    """Packed images (m, n_packed) as right-hand sides of `products`."""
+    """Packed images as right-hand sides of `products`.
+
+    Parameters
+    ----------
+    images : ndarray (m, n_packed)
+    grid : PolarGrid
+    out : ndarray, optional
+        Written to where it is long enough.
+
+    Returns
+    -------
+    ndarray (2 · m · n_packed,) float32
+    """
     size = 2 * images.size
     columns = np.empty(size, dtype=np.float32) if out is None or len(out) < size else out[:size]
     _kernels.stack_columns(images, grid.n_radii, grid.lowest, grid.starts, columns)

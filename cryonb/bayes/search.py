@@ -64,7 +64,19 @@ def coarse_shell(order, size_px, extent_px):
     """Fourier shell up to which views of a HEALPix order are close enough.
 
     A feature of wavelength λ survives when half a step moves the particle's outer parts, at three quarters of its
-    radius ``extent_px``, by less than a third of λ.
+    radius, by less than a third of λ.
+
+    Parameters
+    ----------
+    order : int
+    size_px : int
+        Box size.
+    extent_px : float
+        The particle's radius in pixels.
+
+    Returns
+    -------
+    float
 
     Examples
     --------
@@ -76,7 +88,16 @@ def coarse_shell(order, size_px, extent_px):
 
 
 def shift_grid(radius, step):
-    """Square grid of shifts (t, 2) within a radius, the middle one first.
+    """Square grid of shifts within a radius, the middle one first.
+
+    Parameters
+    ----------
+    radius, step : float
+        Pixels.
+
+    Returns
+    -------
+    ndarray (t, 2)
 
     Examples
     --------
@@ -121,13 +142,36 @@ def local_views(matrices, centres, width):
 
 
 def psi_towards(matrices, centres):
-    """In-plane angle in radians that brings each view (m, 3, 3) nearest to a pose (m, 3, 3)."""
+    """In-plane angle that brings each view nearest to a pose.
+
+    Parameters
+    ----------
+    matrices : ndarray (m, 3, 3)
+        Views at ψ = 0.
+    centres : ndarray (m, 3, 3)
+        Poses.
+
+    Returns
+    -------
+    ndarray (m,), radians
+    """
     between = np.einsum("mji,mjk->mik", matrices, centres)
     return np.arctan2(between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1])
 
 
 def turn_in_plane(matrices, psi):
-    """Poses R_view · R_z(ψ), (m, 3, 3); ψ (m,) in radians."""
+    """Poses R_view · R_z(ψ).
+
+    Parameters
+    ----------
+    matrices : ndarray (m, 3, 3)
+    psi : ndarray (m,)
+        Radians.
+
+    Returns
+    -------
+    ndarray (m, 3, 3)
+    """
     c, s = np.cos(psi)[:, None], np.sin(psi)[:, None]
     x, y = matrices[:, :, 0], matrices[:, :, 1]
     return np.stack([c * x + s * y, c * y - s * x, matrices[:, :, 2]], axis=2)

@@ -31,7 +31,18 @@ class SliceBank:
 
 
 def view_matrices(order, turn):
-    """Image-to-volume matrices (12·4^order, 3, 3) of the HEALPix views at ψ = 0, the whole grid turned."""
+    """Image-to-volume matrices of the HEALPix views at ψ = 0.
+
+    Parameters
+    ----------
+    order : int
+    turn : Rotation
+        Turns the whole grid.
+
+    Returns
+    -------
+    ndarray (12·4^order, 3, 3)
+    """
     angles = rotations.directions_to_angles(rotations.healpix_directions(order))
     angles = np.column_stack([angles, np.zeros(len(angles))])
     return (turn * rotations.from_relion_angles(angles)).as_matrix()
