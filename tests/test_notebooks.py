@@ -5,6 +5,7 @@ What the notebooks claim is tested by running them: ``make test`` gives them to 
 
 import ast
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -14,9 +15,7 @@ PATHS = re.compile(r"/home/|/root/|/work/|/Users/|/tmp/|[A-Z]:\\\\Users")
 
 
 def notebooks():
-    from conftest import ROOT
-
-    return sorted((ROOT / "notebooks").glob("*.ipynb"))
+    return sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
 @pytest.fixture(params=notebooks(), ids=lambda path: path.stem)

@@ -5,7 +5,7 @@ Nothing here computes a number that a reader might want, and nothing calls ``sho
 
 from .bayes import angular_error, confusion, iterations, occupancy, shell_spectra
 from .ctf import contrast_transfer, thon_rings
-from .manifold import eigenvalues, embedding, evidence, landscape, recovered
+from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered
 from .resolution import fourier_shell_correlation, spectrum
 from .style import STYLE, png
 from .volumes import central_slices, default_level, image, images, projection_montage, surface, surface_strip
@@ -26,6 +26,7 @@ __all__ = [
     "iterations",
     "landscape",
     "occupancy",
+    "path",
     "png",
     "projection_montage",
     "recovered",

@@ -4,7 +4,7 @@ import numpy as np
 
 from .style import new_axes, styled
 
-__all__ = ["eigenvalues", "embedding", "evidence", "landscape", "recovered"]
+__all__ = ["eigenvalues", "embedding", "evidence", "landscape", "path", "recovered"]
 
 ENERGY_MAP = "viridis_r"  # wells bright, so that dark contours and the path show on them
 TRUTH = "#222222"
@@ -136,6 +136,38 @@ def eigenvalues(result, *, ax=None, null=None):
         ax.plot(np.arange(1, len(null) + 1), null, "s--", color="#999999", label="null")
     ax.set(xlabel="coordinate", ylabel="eigenvalue", xticks=rank)
     ax.set_ylim(bottom=0)
+    ax.legend()
+    return ax
+
+
+@styled
+def path(result, *, ax=None):
+    """Energy along a path, with the basins it connects and how many particles live in each.
+
+    Parameters
+    ----------
+    result : Path
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, height=2.8)
+    points = np.asarray(result.points)
+    along = points[:, 0] if points.shape[1] == 1 else result.arclength
+    ax.plot(along, result.energy_kt, color="#D55E00", lw=2, label=f"barrier {result.barrier_kt:.1f} kT")
+    for basin in result.basins:
+        nearest = np.argmin(
+            np.linalg.norm((points - basin.position) / np.maximum(np.ptp(points, axis=0), 1e-9), axis=1)
+        )
+        ax.plot(along[nearest], result.energy_kt[nearest], "o", color=TRUTH)
+        ax.annotate(
+            f"{100 * basin.population:.0f} %", (along[nearest], result.energy_kt[nearest]), (0, 7),
+            textcoords="offset points", ha="center",
+        )  # fmt: skip
+    ax.set(xlabel=result.gauge[0] if points.shape[1] == 1 else "way along the path", ylabel="free energy (kT)")
+    ax.margins(y=0.15)
     ax.legend()
     return ax
 
