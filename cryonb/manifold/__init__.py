@@ -1,0 +1,39 @@
+"""Particles to conformational coordinates to a free-energy landscape, with its band, paths and volumes (Dashti 2014).
+
+`embed` goes the whole way; every step of it can be called by itself.
+"""
+
+from .coordinates import curve_coordinate, local_linear_residuals, select_coordinates
+from .diffusion import DiffusionMap
+from .embedding import ConformationalLandscape, embed
+from .gauge import RigidBodyGauge, arclength, measure_volumes
+from .landscape import change_gauge, counting_landscape, deconvolve_landscape, landscape_rms
+from .likelihood import image_log_likelihood
+from .paths import Basin, Path, find_basins, minimum_energy_path
+from .principal import PrincipalVolumes, principal_volumes
+from .spectral import SpectralVolumes, volumes_along
+
+__all__ = [
+    "Basin",
+    "ConformationalLandscape",
+    "DiffusionMap",
+    "Path",
+    "PrincipalVolumes",
+    "RigidBodyGauge",
+    "SpectralVolumes",
+    "arclength",
+    "change_gauge",
+    "counting_landscape",
+    "curve_coordinate",
+    "deconvolve_landscape",
+    "embed",
+    "find_basins",
+    "image_log_likelihood",
+    "landscape_rms",
+    "local_linear_residuals",
+    "measure_volumes",
+    "minimum_energy_path",
+    "principal_volumes",
+    "select_coordinates",
+    "volumes_along",
+]

@@ -43,33 +43,58 @@ def _read_point(data, axes, kx, ky, out):
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
-def read(data, axes, points, values, ctf, scale, gram, overlap):
-    """Per particle: G_kl = Re Σ s² C² conj(S_k) S_l and b_k = Re Σ s² C conj(S_k) y over the points."""
+def read(data, axes, points, values, ctf, scale, mean, turned, step, cycles, gram, overlap):
+    """Per particle: G_kl = Re Σ s² C² conj(S_k) S_l and b_k = Re Σ s² C conj(S_k) y over the points.
+
+    With ``turned`` (n, 6, 3, 2) not empty, five more slices follow the volumes': derivatives of ``mean`` by the three
+    rotation angles of the image frame (central differences of half-width ``step``) and by the shift in x and y
+    (2πi k per ``cycles``).
+    """
     n_volumes = data.shape[4]
-    value = np.empty((2, n_volumes), dtype=np.float32)
-    total = np.empty((n_volumes, n_volumes), dtype=np.float64)
-    part = np.empty((n_volumes, n_volumes), dtype=np.float32)
+    with_pose = turned.shape[1] == 6
+    n_slices = n_volumes + (5 if with_pose else 0)
+    volume_values = np.empty((2, n_volumes), dtype=np.float32)
+    value = np.empty((2, n_slices), dtype=np.float32)
+    ahead = np.empty((2, 1), dtype=np.float32)
+    behind = np.empty((2, 1), dtype=np.float32)
+    total = np.empty((n_slices, n_slices), dtype=np.float64)
+    part = np.empty((n_slices, n_slices), dtype=np.float32)
     for n in range(len(axes)):
         total[:] = 0
         part[:] = 0
         overlap[n] = 0
         for m in range(len(points)):
-            _read_point(data, axes[n], points[m, 0], points[m, 1], value)
+            kx, ky = points[m, 0], points[m, 1]
+            _read_point(data, axes[n], kx, ky, volume_values)
+            for c in range(n_volumes):
+                value[0, c] = volume_values[0, c]
+                value[1, c] = volume_values[1, c]
+            if with_pose:
+                for c in range(3):
+                    _read_point(mean, turned[n, 2 * c], kx, ky, ahead)
+                    _read_point(mean, turned[n, 2 * c + 1], kx, ky, behind)
+                    value[0, n_volumes + c] = (ahead[0, 0] - behind[0, 0]) / (2 * step)
+                    value[1, n_volumes + c] = (ahead[1, 0] - behind[1, 0]) / (2 * step)
+                _read_point(mean, axes[n], kx, ky, ahead)
+                value[0, n_volumes + 3] = -ahead[1, 0] * kx * cycles
+                value[1, n_volumes + 3] = ahead[0, 0] * kx * cycles
+                value[0, n_volumes + 4] = -ahead[1, 0] * ky * cycles
+                value[1, n_volumes + 4] = ahead[0, 0] * ky * cycles
             factor = ctf[n, m] * scale[m]
             real, imaginary = values[n, m].real * scale[m], values[n, m].imag * scale[m]
-            for c in range(n_volumes):
+            for c in range(n_slices):
                 value[0, c] *= factor
                 value[1, c] *= factor
-            for c in range(n_volumes):
-                overlap[n, c] += value[0, c] * real + value[1, c] * imaginary
+            for c in range(n_slices):
                 a, b = value[0, c], value[1, c]
+                overlap[n, c] += a * real + b * imaginary
                 for e in range(c + 1):
                     part[c, e] += a * value[0, e] + b * value[1, e]
             if m % 64 == 63:  # single precision only over short runs
                 total += part
                 part[:] = 0
         total += part
-        for c in range(n_volumes):
+        for c in range(n_slices):
             for e in range(c + 1):
                 gram[n, c, e] = total[c, e]
                 gram[n, e, c] = total[c, e]

@@ -16,9 +16,13 @@ __all__ = ["change_gauge", "counting_landscape", "deconvolve_landscape", "landsc
 _SMOOTHNESS = np.geomspace(1e-9, 1e-1, 22)
 # A bin with fewer expected particles than this is unobserved: its energy is NaN.
 _MINIMUM_COUNT = 1.0
+# kT by which the share beyond an end may differ from the outermost bin's (standard deviation).
+_OVERFLOW_SPREAD = 3.0
 
 
-def deconvolve_landscape(log_likelihood, edges, *, rng, gauge=None, credibility=0.9, n_bootstrap=48, weights=None):
+def deconvolve_landscape(
+    log_likelihood, edges, *, rng, gauge=None, credibility=0.9, n_bootstrap=48, weights=None, overflow=False
+):
     """Free-energy landscape that explains every particle's likelihood along the coordinate.
 
     Maximises Σ_i log Σ_m L_im w_m e^(−F_m)/Z − (λ/2) ∫ F‴² dx, Z = Σ_m w_m e^(−F_m), w_m the bin widths. The third
@@ -42,6 +46,9 @@ def deconvolve_landscape(log_likelihood, edges, *, rng, gauge=None, credibility=
         Bootstrap replicates.
     weights : ndarray (n,), optional
         Weight of each particle; 1 by default.
+    overflow : bool
+        One coordinate only: particles that look like the outermost node may lie beyond it. Each end gets a share of
+        its own for them, outside the landscape, so that they do not pile up in the last bin.
 
     Returns
     -------
@@ -57,8 +64,8 @@ def deconvolve_landscape(log_likelihood, edges, *, rng, gauge=None, credibility=
 
     Notes
     -----
-    The support is the range of ``edges``: particles beyond it pile up in the outermost bins. The likelihood must be
-    honest: a noise variance that is too small sharpens wells that are not there. Silverman, Ann. Statist. 10:795
+    The support is the range of ``edges``: without ``overflow``, particles beyond it pile up in the outermost bins. The
+    likelihood must be honest: a noise variance that is too small sharpens wells that are not there. Silverman, Ann. Statist. 10:795
     (1982), for the penalty; Giraldo-Barreto et al., Sci. Rep. 11:13657 (2021), for landscapes from likelihoods.
 
     Examples
@@ -76,7 +83,7 @@ def deconvolve_landscape(log_likelihood, edges, *, rng, gauge=None, credibility=
     True
     """
     edges = _edges(edges)
-    problem = _Problem.build(log_likelihood, edges, weights)
+    problem = _Problem.build(log_likelihood, edges, weights, overflow=overflow)
     grid, energies = _solve_path(problem)
     log_evidence = np.array([_log_evidence(problem, energy, smoothness) for energy, smoothness in zip(energies, grid)])
     posterior = np.exp(log_evidence - log_evidence.max())
@@ -91,7 +98,7 @@ def deconvolve_landscape(log_likelihood, edges, *, rng, gauge=None, credibility=
     best = int(np.argmax(posterior))
     spread = _bootstrap_spread(problem, energies[best], grid[best], n_bootstrap, rng)
     deviation = np.sqrt(np.maximum(variance, spread**2))
-    counts = problem.expected_counts(energy)
+    counts = problem.expected_counts(energies[best])
     return _landscape(problem, energy, deviation, counts, gauge=gauge, credibility=credibility)
 
 
@@ -239,9 +246,11 @@ class _Problem:
     penalty: np.ndarray  # (m, m)
     rank: int
     edges: tuple
+    n_bins: int
+    anchor: np.ndarray  # (m, m), holds the shares beyond the ends
 
     @classmethod
-    def build(cls, log_likelihood, edges, weights):
+    def build(cls, log_likelihood, edges, weights, *, overflow=False):
         log_likelihood = np.asarray(log_likelihood, dtype=float)
         shape = tuple(len(edge) - 1 for edge in edges)
         n = log_likelihood.shape[0]
@@ -258,15 +267,31 @@ class _Problem:
         if weights.shape != (n,) or not (weights >= 0).all() or weights.sum() == 0:
             raise ValueError(f"weights must be {n} numbers of at least 0, got shape {weights.shape}")
         penalty, rank = _roughness_penalty(edges)
-        return cls(np.exp(log_likelihood - highest), weights, _widths(edges), penalty, rank, edges)
+        likelihood, widths, n_bins = np.exp(log_likelihood - highest), _widths(edges), len(penalty)
+        anchor = np.zeros_like(penalty)
+        if overflow:
+            if len(edges) != 1:
+                raise ValueError("overflow needs a landscape of one coordinate")
+            likelihood = np.concatenate([likelihood, likelihood[:, [0, -1]]], axis=1)
+            widths = np.append(widths, widths[[0, -1]])
+            penalty = np.pad(penalty, (0, 2))
+            beyond = np.zeros((2, n_bins + 2))
+            beyond[0, [0, n_bins]], beyond[1, [n_bins - 1, n_bins + 1]] = (1, -1), (1, -1)
+            anchor = beyond.T @ beyond / _OVERFLOW_SPREAD**2
+        return cls(likelihood, weights, widths, penalty, rank, edges, n_bins, anchor)
 
     def probability(self, energy):
         weight = self.widths * np.exp(-(energy - energy.min()))
         return weight / weight.sum()
 
     def minus_log_density(self, energy):
-        weight = self.widths * np.exp(-(energy - energy.min()))
-        return energy - energy.min() + np.log(weight.sum())
+        """Of the bins inside the landscape, normalised there."""
+        energy = energy[: self.n_bins] - energy[: self.n_bins].min()
+        return energy + np.log((self.widths[: self.n_bins] * np.exp(-energy)).sum())
+
+    def stiffness(self, smoothness):
+        """Matrix of the quadratic penalty."""
+        return smoothness * self.penalty + self.anchor
 
     def responsibilities(self, energy):
         """p(bin | particle), and each particle's log marginal likelihood."""
@@ -275,7 +300,7 @@ class _Problem:
         return joint / np.maximum(marginal, 1e-300)[:, None], np.log(np.maximum(marginal, 1e-300))
 
     def expected_counts(self, energy):
-        return self.weights @ self.responsibilities(energy)[0]
+        return (self.weights @ self.responsibilities(energy)[0])[: self.n_bins]
 
     def scores(self, energy):
         """Gradient of each particle's log marginal likelihood, (n, m), and the log marginals."""
@@ -284,10 +309,12 @@ class _Problem:
 
     def laplace_variance(self, energy, smoothness):
         scores, _ = self.scores(energy)
-        precision = (scores * self.weights[:, None]).T @ scores + smoothness * self.penalty
+        precision = (scores * self.weights[:, None]).T @ scores + self.stiffness(smoothness)
         m = len(energy)
         covariance = np.linalg.inv(precision + _ridge(precision) + np.full((m, m), np.trace(precision) / m**2))
-        to_density = np.eye(m) - self.probability(energy)[None, :]
+        inside = np.zeros(m)
+        inside[: self.n_bins] = self.probability(energy)[: self.n_bins]
+        to_density = (np.eye(m) - inside / inside.sum())[: self.n_bins]
         return np.einsum("ij,jk,ik->i", to_density, covariance, to_density)
 
 
@@ -304,18 +331,19 @@ def _solve_path(problem):
 def _maximise(problem, energy, smoothness, *, n_steps=40, tolerance=1e-4):
     """Newton's method with the outer product of the scores for a Hessian, and step halving."""
     m = len(energy)
+    stiffness = problem.stiffness(smoothness)
     scores, log_marginal = problem.scores(energy)
-    value = problem.weights @ log_marginal - smoothness / 2 * energy @ problem.penalty @ energy
+    value = problem.weights @ log_marginal - energy @ stiffness @ energy / 2
     for _ in range(n_steps):
-        gradient = problem.weights @ scores - smoothness * problem.penalty @ energy
-        precision = (scores * problem.weights[:, None]).T @ scores + smoothness * problem.penalty
+        gradient = problem.weights @ scores - stiffness @ energy
+        precision = (scores * problem.weights[:, None]).T @ scores + stiffness
         constant = np.full((m, m), np.trace(precision) / m**2)
         step = np.linalg.solve(precision + _ridge(precision) + constant, gradient)
         step *= min(1.0, 3.0 / max(np.abs(step).max(), 1e-12))
         for _ in range(12):
             trial = energy + step
             scores, log_marginal = problem.scores(trial)
-            new = problem.weights @ log_marginal - smoothness / 2 * trial @ problem.penalty @ trial
+            new = problem.weights @ log_marginal - trial @ stiffness @ trial / 2
             if new >= value:
                 break
             step /= 2
@@ -330,10 +358,11 @@ def _maximise(problem, energy, smoothness, *, n_steps=40, tolerance=1e-4):
 def _log_evidence(problem, energy, smoothness):
     """Laplace's approximation of log p(images | λ), up to a constant that does not depend on λ."""
     scores, log_marginal = problem.scores(energy)
-    precision = (scores * problem.weights[:, None]).T @ scores + smoothness * problem.penalty
+    stiffness = problem.stiffness(smoothness)
+    precision = (scores * problem.weights[:, None]).T @ scores + stiffness
     m = len(energy)
     _, log_determinant = np.linalg.slogdet(precision + _ridge(precision) + np.full((m, m), 1.0 / m))
-    fit = problem.weights @ log_marginal - smoothness / 2 * energy @ problem.penalty @ energy
+    fit = problem.weights @ log_marginal - energy @ stiffness @ energy / 2
     return fit + problem.rank / 2 * np.log(smoothness) - log_determinant / 2
 
 
@@ -343,12 +372,13 @@ def _bootstrap_spread(problem, energy, smoothness, n_bootstrap, rng):
         return np.zeros_like(energy)
     rng = np.random.default_rng(rng)
     scores, _ = problem.scores(energy)
+    stiffness = problem.stiffness(smoothness)
     m = len(energy)
-    precision = (scores * problem.weights[:, None]).T @ scores + smoothness * problem.penalty
+    precision = (scores * problem.weights[:, None]).T @ scores + stiffness
     covariance = np.linalg.inv(precision + _ridge(precision) + np.full((m, m), np.trace(precision) / m**2))
     multipliers = rng.standard_exponential((n_bootstrap, len(scores)))
     multipliers *= problem.weights / multipliers.mean(axis=1, keepdims=True)
-    gradients = multipliers @ scores - smoothness * problem.penalty @ energy
+    gradients = multipliers @ scores - stiffness @ energy
     replicates = energy + np.clip(gradients @ covariance, -3, 3)
     return np.std([problem.minus_log_density(replicate) for replicate in replicates], axis=0)
 
@@ -373,7 +403,7 @@ def _verdict(problem, half_widths):
     """Say "resolved", or the reason why not: a wide band, or particles whose likelihood covers the whole range."""
     if np.median(half_widths) > 1:
         return f"unresolvable: the band is ±{np.median(half_widths):.1f} kT wide (limit 1 kT)"
-    posterior = problem.likelihood * problem.widths
+    posterior = (problem.likelihood * problem.widths)[:, : problem.n_bins]
     posterior = posterior / posterior.sum(axis=1, keepdims=True)
     shape = tuple(len(edge) - 1 for edge in problem.edges)
     for axis, edge in enumerate(problem.edges):

@@ -9,13 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryonb.manifold.slices import (
-    Observations, VolumeSet, fit_volumes, gram_matrices, grid_mask, grid_size, noise_spectrum, observe, shell_power,
+    Observations,
+    VolumeSet,
+    gram_matrices,
+    grid_mask,
+    grid_size,
+    noise_spectrum,
+    normal_equations,
+    observe,
     sphere_mask,
-)  # fmt: skip
+)
 from cryonb.parallel import load_checkpoint, save_checkpoint
 from cryonb.types import Embedding, Volume
 
 __all__ = ["PrincipalVolumes", "principal_volumes"]
+
+_POWER_FLOOR = 3e-3  # of the mean's power, shell by shell
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +99,9 @@ def principal_volumes(
 
     Notes
     -----
-    Tipping & Bishop, J. R. Stat. Soc. B 61:611 (1999), with the posterior of z whitened at each step (parameter-expanded
-    EM, Liu, Rubin & Wu, Biometrika 85:755 (1998)); for volumes: Tagare et al., J. Struct. Biol. 191:245 (2015). The chart is
-    linear: a rotation by a large angle needs several components and lies on a curve in them.
-
-    Examples
-    --------
-    >>> from cryonb.manifold.principal import principal_volumes  # see tests/test_manifold_principal.py for a planted truth
+    Tipping & Bishop, J. R. Stat. Soc. B 61:611 (1999), with the posterior of z whitened at each step
+    (parameter-expanded EM, Liu, Rubin & Wu, Biometrika 85:755 (1998)); for volumes: Tagare et al., J. Struct. Biol.
+    191:245 (2015). The chart is linear: a rotation by a large angle needs several components and lies on a curve.
     """
     from tqdm.auto import tqdm
 
@@ -143,8 +148,10 @@ def _fit_stage(observations, first, second, mask, n_iterations, workers, bar):
     """Expectation–maximisation at one resolution, from moments of z to volumes and back."""
     prior = None
     for _ in range(n_iterations):
-        volumes, power = fit_volumes(observations, first, second, mask=mask, prior=prior, workers=workers)
-        prior = power
+        equations = normal_equations(observations, first, second, mask=mask, workers=workers)
+        volumes, power = equations.solve(prior)
+        # components may not fall far below the mean's power while they are still being found
+        prior = np.maximum(power, _POWER_FLOOR * power[:, :1])
         gram, overlap = gram_matrices(observations, volumes, workers=workers)
         mean, covariance = _posterior(gram, overlap)
         noise = noise_spectrum(observations, volumes, np.column_stack([np.ones(len(mean)), mean]))

@@ -17,10 +17,19 @@ from cryonb.manifold import _kernels
 from cryonb.parallel import chunk_slices, map_reduce
 from cryonb.types import Volume
 
-__all__ = ["Observations", "VolumeSet", "fit_volumes", "gram_matrices", "noise_spectrum", "observe"]
+__all__ = [
+    "NormalEquations",
+    "Observations",
+    "VolumeSet",
+    "gram_matrices",
+    "noise_spectrum",
+    "normal_equations",
+    "observe",
+]
 
 PADDING = 2
 MINIMUM_PARTICLES = 20
+_POSE_STEP = 1.0  # degrees, for central differences; small against the finest detail over the particle's radius
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +74,18 @@ class Observations:
             self, values=self.values[:, :m], ctf=self.ctf[:, :m], points=self.points[:m],
             multiplicity=self.multiplicity[:m],
         )  # fmt: skip
+
+    def moved(self, correction):
+        """The same images under corrected poses.
+
+        ``correction`` (n, 5) is the pose's error: degrees about the image's x, y and z, and Å along x and y.
+        """
+        from scipy.spatial.transform import Rotation
+
+        turns = Rotation.from_rotvec(correction[:, :3], degrees=True).as_matrix()
+        matrices = (self.matrices @ turns).astype(np.float32)
+        phases = projection.shift_phases(self.points, -correction[:, 3:], self.size_px * self.pixel_size)
+        return replace(self, matrices=matrices, values=self.values * phases)
 
     @property
     def radii(self):
@@ -205,7 +226,7 @@ def _join(total, item):
     return tuple(a + b for a, b in zip(total, item))
 
 
-def gram_matrices(observations, volumes, *, workers=1):
+def gram_matrices(observations, volumes, *, mean=None, workers=1):
     """Whitened overlaps of every particle's projections of all volumes.
 
     Parameters
@@ -213,38 +234,101 @@ def gram_matrices(observations, volumes, *, workers=1):
     observations : Observations
     volumes : VolumeSet
         l of them.
+    mean : VolumeSet of one, optional
+        Where given, five more slices follow the l volumes': the derivatives of this volume's projection by the pose,
+        three rotations of the image frame (x, y, z; per degree) and the shift (x, y; per Å).
     workers
         As in `cryonb.parallel.map_reduce`.
 
     Returns
     -------
-    gram : ndarray (n, l, l), G_kl = Re Σ conj(C P V_k) C P V_l / σ²
-    overlap : ndarray (n, l), b_k = Re Σ conj(C P V_k) y / σ²
+    gram : ndarray (n, l, l) or (n, l + 5, l + 5), G_kl = Re Σ conj(C P V_k) C P V_l / σ²
+    overlap : ndarray (n, l) or (n, l + 5), b_k = Re Σ conj(C P V_k) y / σ²
 
     Notes
     -----
     With these, the log-likelihood of any combination f of the volumes is bᵀf − ½ fᵀGf, up to a constant.
     """
     transforms = volumes.transforms()
-    function = partial(_gram_chunk, observations, transforms, observations.scale)
+    mean_transform = None if mean is None else mean.transforms()
+    function = partial(_gram_chunk, observations, transforms, mean_transform, observations.scale)
     parts = map_reduce(function, chunk_slices(len(observations), 512), combine=_join, workers=workers)
     return tuple(np.concatenate(arrays) for arrays in parts)
 
 
-def _gram_chunk(observations, transforms, scale, chunk):
-    values = observations.values[chunk]
-    n, n_volumes = len(values), transforms.shape[-1]
-    gram = np.empty((n, n_volumes, n_volumes))
-    overlap = np.empty((n, n_volumes))
-    axes = _axes(observations.matrices[chunk])
-    _kernels.read(transforms, axes, observations.points, values, observations.ctf[chunk], scale, gram, overlap)
+def _gram_chunk(observations, transforms, mean, scale, chunk):
+    values, matrices = observations.values[chunk], observations.matrices[chunk]
+    with_pose = mean is not None
+    n, n_slices = len(values), transforms.shape[-1] + (5 if with_pose else 0)
+    gram, overlap = np.empty((n, n_slices, n_slices)), np.empty((n, n_slices))
+    turned = _turned_axes(matrices) if with_pose else np.zeros((n, 0, 3, 2), dtype=np.float32)
+    cycles = 2 * np.pi / (observations.size_px * observations.pixel_size)
+    _kernels.read(
+        transforms, _axes(matrices), observations.points, values, observations.ctf[chunk], scale,
+        mean if with_pose else transforms[..., :1], turned, np.float32(_POSE_STEP), np.float32(cycles), gram, overlap,
+    )  # fmt: skip
     return [gram], [overlap]
 
 
-def fit_volumes(observations, first, second, *, mask, prior=None, groups=None, workers=1):
-    """Volumes that explain the images best, given the moments of each particle's coefficients.
+def _turned_axes(matrices):
+    """Axes of each image turned by ± a small step about its own x, y and z, (n, 6, 3, 2)."""
+    from scipy.spatial.transform import Rotation
 
-    Minimises Σ_i E‖y_i − C_i P_i Σ_k f_ik V_k‖²/σ² + Σ_k ‖V_k‖²/τ²_k voxel by voxel (l × l normal equations).
+    steps = np.repeat(np.eye(3), 2, axis=0) * np.array([1, -1] * 3)[:, None] * _POSE_STEP
+    turns = Rotation.from_rotvec(steps, degrees=True).as_matrix()
+    turned = np.einsum("nij,sjk->nsik", matrices, turns)[..., :2] * PADDING
+    return np.ascontiguousarray(turned, dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class NormalEquations:
+    """Sums over particles that determine volumes, in groups: every voxel's right-hand side and matrix.
+
+    Parameters
+    ----------
+    totals : list of ndarray
+        One per group of particles.
+    n_volumes : int
+    radius : int
+        Fourier pixels.
+    mask : ndarray (c, c, c)
+        Applied to the solutions; c = `grid_size` of the radius.
+    size_px, pixel_size
+        Of the particles.
+    """
+
+    totals: list
+    n_volumes: int
+    radius: int
+    mask: np.ndarray
+    size_px: int
+    pixel_size: float
+
+    def solve(self, prior=None, *, without=None):
+        """Volumes from all groups, or from all but the one numbered ``without``.
+
+        Parameters
+        ----------
+        prior : ndarray (shells, l), optional
+            τ² of each shell and volume, E|V(k)|²; inf for none.
+        without : int, optional
+
+        Returns
+        -------
+        volumes : VolumeSet
+        power : ndarray (shells, l)
+            E|V(k)|², from the solution and its posterior variance: the next prior.
+        """
+        total = self.totals[0] if len(self.totals) == 1 else np.sum(self.totals, axis=0)
+        if without is not None:
+            total = total - self.totals[without]
+        return _solve(self, total, prior)
+
+
+def normal_equations(observations, first, second, *, mask, groups=None, workers=1):
+    """Sum up what determines volumes, given the moments of each particle's coefficients.
+
+    The volumes minimise Σ_i E‖y_i − C_i P_i Σ_k f_ik V_k‖²/σ² + Σ_k ‖V_k‖²/τ²_k, voxel by voxel.
 
     Parameters
     ----------
@@ -254,34 +338,26 @@ def fit_volumes(observations, first, second, *, mask, prior=None, groups=None, w
     second : ndarray (n, l, l)
         E[f_i f_iᵀ].
     mask : ndarray (c, c, c)
-        Applied to the result; c = `grid_size` of the observations' radius.
-    prior : ndarray (shells, l), optional
-        τ² of each shell and volume, E|V(k)|²; a weak one by default.
     groups : sequence of index arrays, optional
-        Solve without each of these groups in turn as well (cross-fitting).
+        Keep the sums of these particles apart (cross-fitting); by default all are one group.
     workers
         As in `cryonb.parallel.map_reduce`.
 
     Returns
     -------
-    volumes : VolumeSet, or a list: of all particles, then without each group
-    power : ndarray (shells, l), E|V(k)|² estimated from the solution and its posterior variance (the next prior)
+    NormalEquations
     """
-    chunks = _group_chunks(len(observations), groups)
     lower = np.tril_indices(first.shape[1])
     packed = np.ascontiguousarray(second[:, lower[0], lower[1]], dtype=np.float32)
     function = partial(_insert_chunk, observations, observations.scale, first.astype(np.float32), packed)
     totals = []
-    for indices in chunks:
-        totals.append(map_reduce(function, indices, combine=_add, workers=workers))
-    whole = totals[0].copy() if len(totals) > 1 else totals[0]
-    for total in totals[1:]:
-        whole += total
-    volumes, power = _solve(observations, whole, first.shape[1], mask, prior)
-    if groups is None:
-        return volumes, power
-    without = [_solve(observations, whole - total, first.shape[1], mask, power)[0] for total in totals]
-    return [volumes, *without], power
+    for indices in _group_chunks(len(observations), groups):
+        total = map_reduce(function, indices, combine=_add, workers=workers)
+        _complete_plane(total, first.shape[1])
+        totals.append(total)
+    return NormalEquations(
+        totals, first.shape[1], observations.radius, mask, observations.size_px, observations.pixel_size
+    )
 
 
 def _group_chunks(n, groups):
@@ -305,28 +381,25 @@ def _add(total, item):
     return total
 
 
-def _solve(observations, total, n_volumes, mask, prior):
-    _complete_plane(total, n_volumes)
-    radius, edge = observations.radius, total.shape[0]
-    n_shells = radius + 2
+def _solve(equations, total, prior):
+    n_volumes, edge = equations.n_volumes, total.shape[0]
+    n_shells = equations.radius + 2
     spread = PADDING**3  # the padded grid has that many more voxels to share the data among
     prior = np.full((n_shells, n_volumes), np.inf) if prior is None else np.asarray(prior)
-    precision = 1 / (spread * np.maximum(prior, 1e-30))
+    # the prior is the power inside the mask; the noise of a voxel comes from the whole box
+    inside = float(np.mean(equations.mask**2))
+    precision = inside / (spread * np.maximum(prior, 1e-30))
     # a floor, so that voxels that no image reached stay zero
     precision = np.maximum(precision, 1e-6 * float(total[..., 2 * n_volumes].max()))
     solution = np.zeros((edge, edge, edge // 2 + 1, 2, n_volumes), dtype=np.float32)
     variance, counts = np.zeros((n_shells, n_volumes)), np.zeros(n_shells)
-    _kernels.solve(total, n_volumes, precision, PADDING * radius + 1.0, solution, variance, counts)
+    _kernels.solve(total, n_volumes, precision, PADDING * equations.radius + 1.0, solution, variance, counts)
     variance /= np.maximum(counts, 1)[:, None] * spread
-    size_px = edge // PADDING
-    envelope = _envelope(size_px)
-    shape = mask / envelope
-    data = np.stack(
-        [_cropped_inverse(solution[..., 0, k] + 1j * solution[..., 1, k]) * shape
-         for k in range(n_volumes)]
-    )  # fmt: skip
-    volumes = VolumeSet(data.astype(np.float32), mask, observations.size_px, observations.pixel_size)
-    return volumes, shell_power(volumes, n_shells) + variance * float(np.mean(mask**2))
+    shape = equations.mask / _envelope(edge // PADDING)
+    parts = [_cropped_inverse(solution[..., 0, k] + 1j * solution[..., 1, k]) * shape for k in range(n_volumes)]
+    data = np.stack(parts).astype(np.float32)
+    volumes = VolumeSet(data, equations.mask, equations.size_px, equations.pixel_size)
+    return volumes, shell_power(volumes, n_shells) + variance * inside
 
 
 def _complete_plane(total, n_volumes):
@@ -437,3 +510,39 @@ def _cropped_inverse(values):
 
 def _axes(matrices):
     return np.ascontiguousarray(matrices[:, :, :2] * PADDING, dtype=np.float32)
+
+
+def automatic_mask(volumes, *, level=0.1, low_pass=35.0, margin=18.0):
+    """Soft mask around the density of the first volume of a set, on its cropped grid.
+
+    Parameters
+    ----------
+    volumes : VolumeSet
+    level : float
+        Threshold on the low-passed volume, as a fraction of its 99.9th percentile.
+    low_pass : float
+        Å.
+    margin : float
+        Å kept around what exceeds the threshold; half of it again is the soft edge. Room for the motion.
+
+    Returns
+    -------
+    ndarray (c, c, c) float32
+    """
+    from scipy.ndimage import distance_transform_edt, label
+
+    from cryonb.fourier import inverse_transform, radius_px, transform
+
+    size_px = volumes.data.shape[-1]
+    box_size = volumes.size_px * volumes.pixel_size
+    falloff = np.exp(-0.5 * (radius_px(size_px, ndim=3) * low_pass / box_size) ** 2)
+    smooth = inverse_transform(transform(volumes.data[0]) * falloff).real
+    parts, _ = label(smooth > level * np.quantile(smooth, 0.999))
+    sizes = np.bincount(parts.ravel())[1:]
+    if sizes.size == 0 or sizes.max() < 30:
+        return sphere_mask(size_px)
+    # specks of noise far from the particle are not part of it
+    dense = np.isin(parts, 1 + np.flatnonzero(sizes > 0.02 * sizes.max()))
+    distance = distance_transform_edt(~dense) * box_size / size_px
+    ramp = np.clip((distance - margin) / (margin / 2), 0, 1)
+    return (0.5 * (1 + np.cos(np.pi * ramp)) * (sphere_mask(size_px) > 0)).astype(np.float32)

@@ -1,0 +1,390 @@
+"""Particles to conformational coordinate to free-energy landscape, in one call."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cryonb.manifold.coordinates import curve_coordinate, local_linear_residuals
+from cryonb.manifold.diffusion import DiffusionMap
+from cryonb.manifold.gauge import PreparedGauge, arclength
+from cryonb.manifold.landscape import counting_landscape, deconvolve_landscape
+from cryonb.manifold.likelihood import node_log_likelihood
+from cryonb.manifold.memory import remember, remembered
+from cryonb.manifold.paths import Path, minimum_energy_path
+from cryonb.manifold.principal import PrincipalVolumes, principal_volumes
+from cryonb.manifold.slices import automatic_mask, grid_mask, noise_spectrum, observe
+from cryonb.manifold.spectral import (
+    coordinate_weights,
+    cross_fitted_overlaps,
+    fit_spectral,
+    legendre_basis,
+    posterior_moments,
+    volume_noise_penalty,
+)
+from cryonb.types import Embedding, EnergyLandscape
+
+__all__ = ["ConformationalLandscape", "embed"]
+
+FEW, TOO_FEW = 200, 20  # particles
+N_SPECTRAL = 4  # volumes: a cubic in the coordinate; a quadratic reads a turn of 8° half a degree short
+FINE = 60  # nodes on which the volumes are made
+TAIL = 0.01  # share of particles beyond which the volumes are extrapolated along their slope
+MARGIN = 0.07  # of the covered range: how far the landscape reaches beyond it
+SLOPE = 0.14  # of the covered range: over which that slope is taken
+EXTENSION = 0.1  # of the covered range: room on either side for the next round
+N_DIFFUSION = 5
+
+
+@dataclass(frozen=True, eq=False)
+class ConformationalLandscape:
+    """All that `embed` found.
+
+    Parameters
+    ----------
+    principal : PrincipalVolumes
+        Mean, components and latent coordinates.
+    diffusion : Embedding
+        Diffusion coordinates of the latents.
+    harmonic_residuals : ndarray (k,)
+        `local_linear_residuals` of the diffusion coordinates.
+    coordinate : ndarray (n,)
+        Posterior mean of each particle's conformational coordinate, in the gauge's unit.
+    deviation : ndarray (n,)
+        Posterior standard deviation.
+    flat_coordinate : ndarray (n,)
+        Posterior mean under a flat prior: what counting counts.
+    nodes : ndarray (m,)
+        Values of the coordinate, equally spaced.
+    volumes : list of Volume, m of them
+    log_likelihood : ndarray (n, m)
+        Cross-fitted: no particle is judged by volumes that it helped to make.
+    landscape, counting : EnergyLandscape
+    path : Path
+    effective_particles : ndarray (m,)
+        Expected number of particles per node.
+    warnings : tuple of str
+        What to print on the figure.
+    """
+
+    principal: PrincipalVolumes
+    diffusion: Embedding
+    harmonic_residuals: np.ndarray
+    coordinate: np.ndarray
+    deviation: np.ndarray
+    flat_coordinate: np.ndarray
+    nodes: np.ndarray
+    volumes: list
+    log_likelihood: np.ndarray
+    landscape: EnergyLandscape
+    counting: EnergyLandscape
+    path: Path
+    effective_particles: np.ndarray
+    warnings: tuple = ()
+
+    def __repr__(self):
+        return f"ConformationalLandscape({len(self.coordinate)} particles, {len(self.nodes)} nodes, {self.landscape})"
+
+
+def embed(
+    particles, *, rng, gauge=None, n_components=4, resolution=None, mask=None, n_nodes=40, n_rounds=3, n_folds=4,
+    workers=1, progress=True, checkpoint=None,
+):  # fmt: skip
+    """Conformational coordinate, volumes along it, and free-energy landscape, from particles with poses and CTF.
+
+    Principal volumes give latent coordinates with errors; volumes along them are solved from the images; each particle
+    is compared with the volumes that were made without it, and its posterior along the coordinate makes better
+    volumes, ``n_rounds`` times; the landscape is deconvolved from the last likelihoods.
+
+    Parameters
+    ----------
+    particles : Particles
+        With poses and CTF; below 200 a warning, below 20 an error.
+    rng : int or numpy.random.Generator
+    gauge : RigidBodyGauge, optional
+        Measures the coordinate in degrees or Å by a model of the moving body, and picks the direction in the latents
+        that this motion takes. Otherwise the curve through the latents that the first diffusion coordinate orders is
+        followed, by arclength in volume space, from 0 to 1.
+    n_components : int
+        Principal volumes.
+    resolution : float, optional
+        Å, finest detail used; default a twentieth of the box, or four pixels where that is coarser.
+    mask : Volume, optional
+        Where density may be; by default around the mean volume.
+    n_nodes : int
+        Bins of the landscape.
+    n_rounds : int
+        Of volumes and likelihoods.
+    n_folds : int
+        Groups for cross-fitting.
+    workers
+        As in `cryonb.parallel.map_reduce`.
+    progress : bool
+    checkpoint : path, optional
+        The principal volumes are saved beside this name as they come, and the result under it; the same call then
+        resumes, or returns at once.
+
+    Returns
+    -------
+    ConformationalLandscape
+
+    Raises
+    ------
+    ValueError
+        Poses or CTF missing, too few particles, NaN pixels, a gauge on another grid.
+
+    Notes
+    -----
+    Likelihoods lose what the volumes' own noise costs at each node (`volume_noise_penalty`). Poses refined against a
+    consensus turn back with the motion; the gauge leaves rigid motions of the whole free, so that the coordinate is
+    relative. It misleads where a second motion is as strong as the first, and where the views depend on the state.
+    """
+    rng = np.random.default_rng(rng)
+    notes = _check(particles)
+    seed = int(rng.integers(2**62))
+    key = {"question": "embed", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
+           "seed": seed, "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
+           "gauge": None if gauge is None else [gauge.name, *map(float, gauge.values)]}  # fmt: skip
+    values = None if checkpoint is None else remembered(checkpoint, key)
+    if values is None:
+        if resolution is None:
+            resolution = max(particles.box_size / 20, 4 * particles.pixel_size)
+        observations = observe(particles, resolution=resolution, workers=workers)
+        principal = principal_volumes(
+            observations, rng=np.random.default_rng([seed, 0]), n_components=n_components, mask=mask, workers=workers,
+            progress=progress, checkpoint=None if checkpoint is None else f"{checkpoint}.principal",
+        )  # fmt: skip
+        shape = automatic_mask(principal.volumes) if mask is None else grid_mask(mask, observations)
+        order = np.random.default_rng([seed, 1]).permutation(len(particles))
+        groups = [np.sort(group) for group in np.array_split(order, n_folds)]
+        job = _Job(replace(observations, noise=principal.noise), shape, groups, _reader(gauge, principal), workers)
+        values = _follow(job, principal, n_nodes, n_rounds, progress)
+        if checkpoint is not None:
+            remember(checkpoint, key, values)
+    return _result(values, np.random.default_rng([seed, 2]), notes)
+
+
+@dataclass
+class _Job:
+    """What stays the same through the rounds, but for the noise."""
+
+    observations: object
+    mask: np.ndarray
+    groups: list
+    reader: object
+    workers: object
+
+
+@dataclass
+class _State:
+    """Each particle's posterior on a fine grid of nodes, in the unit of the coordinate."""
+
+    weights: np.ndarray  # (n, FINE)
+    nodes: np.ndarray  # (FINE,)
+
+    @property
+    def limits(self):
+        return float(self.nodes[0]), float(self.nodes[-1])
+
+
+class _Angle:
+    """The coordinate as a known rigid body's motion."""
+
+    def __init__(self, gauge, principal):
+        self.name, self._gauge = gauge.name, PreparedGauge(gauge, principal.volumes)
+
+    def start(self, principal, diffusion):
+        embedding = principal.embedding
+        direction = self._gauge.direction(principal.volumes)
+        origin = self._gauge.measure(principal.volumes.combine(np.eye(len(principal.volumes))[:1]))[0]
+        coordinate = origin + embedding.coordinates @ direction
+        deviation = np.sqrt(np.einsum("i,nij,j->n", direction, embedding.covariance, direction))
+        low, high = np.quantile(coordinate, [0.005, 0.995])
+        room = 2 * deviation.mean()
+        return _State(*coordinate_weights(coordinate, deviation, (low - room, high + room)))
+
+    def weigh_shells(self, shell_weights):
+        self._gauge = self._gauge.with_weights(shell_weights)
+
+    def measure(self, volumes):
+        return self._gauge.measure(volumes)
+
+
+class _Arclength:
+    """The coordinate as the distance covered in volume space, the covered range being 1."""
+
+    name = "arclength (covered range = 1)"
+
+    def start(self, principal, diffusion):
+        embedding = principal.embedding
+        # the likelihood alone, without the prior that shrinks each particle to the mean
+        precision = np.linalg.inv(embedding.covariance)
+        information = precision - np.diag(1 / embedding.eigenvalues)
+        values, vectors = np.linalg.eigh(information)
+        values = np.maximum(values, 1e-3 / embedding.eigenvalues[0])
+        information = np.einsum("nij,nj,nkj->nik", vectors, values, vectors)
+        pull = np.einsum("nij,nj->ni", precision, embedding.coordinates)
+        latents = np.linalg.solve(information, pull[..., None])[..., 0]
+        weights, curve = curve_coordinate(latents, information, diffusion[:, 0], n_nodes=FINE)
+        return _State(weights, np.linspace(0, 1, len(curve)))
+
+    def weigh_shells(self, shell_weights):
+        pass
+
+    def measure(self, volumes):
+        return arclength(volumes)
+
+
+def _reader(gauge, principal):
+    return _Arclength() if gauge is None else _Angle(gauge, principal)
+
+
+def _check(particles):
+    """Errors for what cannot be embedded, warnings for what should not be believed."""
+    if particles.poses is None or particles.ctf is None:
+        missing = [name for name in ("poses", "ctf") if getattr(particles, name) is None]
+        raise ValueError(f"embedding needs poses and CTF of every particle; these have no {' and no '.join(missing)}")
+    n = len(particles)
+    if n < TOO_FEW:
+        raise ValueError(f"embedding needs at least {TOO_FEW} particles (200 to mean anything), got {n}")
+    notes = [] if n >= FEW else [f"Only {n} particles: below {FEW} no landscape should be believed."]
+    axes = particles.poses.rotation.as_matrix()[:, :, 2]
+    # opposite views show the same; the second moment of evenly spread axes has eigenvalues of 1/3
+    widest = np.linalg.eigvalsh(axes.T @ axes / n)
+    if widest[-1] > 0.97:
+        raise ValueError(
+            f"all particles are seen from one side ({widest[-1]:.0%} of their views lie on one axis): "
+            "volumes cannot be made of them"
+        )
+    if widest[0] < 0.03:
+        notes.append("The views lie on one great circle or fewer: parts of the volumes are not determined.")
+    return notes
+
+
+def _follow(job, principal, n_nodes, n_rounds, progress):
+    """Rounds of volumes, gauge and likelihoods; everything of the result that costs time, as arrays."""
+    from tqdm.auto import tqdm
+
+    diffusion = DiffusionMap(min(N_DIFFUSION, len(job.observations) - 2))
+    embedding = principal.embedding
+    coordinates = diffusion.fit_transform(embedding.coordinates, covariance=embedding.covariance)
+    state = job.reader.start(principal, coordinates)
+    for _ in tqdm(range(n_rounds), desc="volumes along the coordinate", disable=not progress):
+        edges, log_likelihood, volumes = _round(job, state, n_nodes)
+        state = _posterior_state(edges, log_likelihood)
+    return {
+        "edges": edges, "log_likelihood": log_likelihood, "volumes": volumes, "gauge_name": job.reader.name,
+        "diffusion": coordinates, "diffusion_eigenvalues": diffusion.eigenvalues_,
+        "n_connected": diffusion.n_connected_, "principal": principal,
+    }  # fmt: skip
+
+
+def _round(job, state, n_nodes):
+    """Volumes from the posteriors, their gauge, and every particle's likelihood under volumes made without it."""
+    basis = legendre_basis(state.nodes, N_SPECTRAL, state.limits)
+    first, second = posterior_moments(state.weights, basis)
+    whole, without, reliability = fit_spectral(
+        job.observations, first, second, N_SPECTRAL, state.limits, mask=job.mask, groups=job.groups, workers=job.workers
+    )
+    job.observations = replace(job.observations, noise=noise_spectrum(job.observations, whole.volumes, first))
+    # what the volumes cannot show reliably must not be counted as evidence
+    weighted = replace(job.observations, noise=job.observations.noise / reliability)
+    job.reader.weigh_shells(_evidence_per_shell(job.observations, reliability))
+    readings = [np.maximum.accumulate(job.reader.measure(fit.at(state.nodes))) for fit in (whole, *without)]
+    readings = [reading + 1e-9 * np.arange(len(reading)) for reading in readings]
+    ends = np.searchsorted(np.cumsum(state.weights.mean(axis=0)), [TAIL, 1 - TAIL])
+    ends[1] = min(ends[1], len(state.nodes) - 1)
+    low, high = readings[0][ends]
+    if not high > low:
+        raise ValueError(
+            f"nothing moves along the coordinate: {job.reader.name} reads {low:.3g} at both ends of its range"
+        )
+    edges = np.linspace(low - MARGIN * (high - low), high + MARGIN * (high - low), n_nodes + 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+    curves = [_coefficients_at(centres, reading, basis, state, ends) for reading in readings]
+    log_likelihood = np.empty((len(state.weights), n_nodes))
+    for fit, group, curve in zip(without, job.groups, curves[1:]):
+        overlaps = cross_fitted_overlaps(weighted, [fit], [group], workers=job.workers)
+        log_likelihood[group] = node_log_likelihood(overlaps, curve)
+    log_likelihood += volume_noise_penalty(weighted, without, curves[0], workers=job.workers)
+    return edges, log_likelihood, whole.volumes.combine(curves[0])
+
+
+def _evidence_per_shell(observations, reliability):
+    """CTF² over noise per shell, by how reliable the volumes' changes are, and per voxel of the shell."""
+    shell = observations.shell
+    contrast = np.bincount(shell, (observations.ctf**2).mean(axis=0)) / np.bincount(shell)
+    m = len(contrast)
+    weights = contrast * reliability[:m] / observations.noise[:m] / np.maximum(np.arange(m), 1)
+    weights[0] = 0
+    return weights
+
+
+def _coefficients_at(centres, reading, basis, state, ends):
+    """Spectral coefficients where the gauge reads ``centres``; along the end's slope where few particles have been."""
+    coefficients = legendre_basis(np.interp(centres, reading, state.nodes), N_SPECTRAL, state.limits)
+    length = SLOPE * (reading[ends[1]] - reading[ends[0]])
+    for end, sign in zip(ends, (1, -1)):
+        inner = np.argmin(np.abs(reading - (reading[end] + sign * length)))
+        slope = (basis[end] - basis[inner]) / (reading[end] - reading[inner])
+        beyond = (centres - reading[end]) * sign < 0
+        coefficients[beyond] = basis[end] + (centres[beyond] - reading[end])[:, None] * slope
+    return coefficients
+
+
+def _posterior(log_likelihood, *, smooth=1.0, n_iterations=15):
+    """Posterior over nodes with a smooth prior found from all particles (empirical Bayes), (n, m)."""
+    from scipy.ndimage import gaussian_filter1d
+
+    likelihood = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
+    prior = np.full(likelihood.shape[1], 1 / likelihood.shape[1])
+    for _ in range(n_iterations):
+        posterior = likelihood * prior
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        prior = gaussian_filter1d(posterior.mean(axis=0), smooth, mode="nearest") + 1e-5
+        prior /= prior.sum()
+    posterior = likelihood * prior
+    return posterior / posterior.sum(axis=1, keepdims=True)
+
+
+def _posterior_state(edges, log_likelihood):
+    """Posteriors on a fine grid over the nodes that particles occupy, with some room."""
+    posterior, centres = _posterior(log_likelihood), (edges[1:] + edges[:-1]) / 2
+    occupied = np.flatnonzero(posterior.sum(axis=0) > 3)
+    low, high = centres[occupied[[0, -1]]] if len(occupied) > 1 else centres[[0, -1]]
+    room = EXTENSION * (high - low)
+    nodes = np.linspace(low - room, high + room, FINE)
+    weights = np.stack([np.interp(nodes, centres, row, left=0, right=0) for row in posterior])
+    return _State(weights / weights.sum(axis=1, keepdims=True), nodes)
+
+
+def _result(values, rng, notes):
+    log_likelihood, edges, principal = values["log_likelihood"], values["edges"], values["principal"]
+    centres = (edges[1:] + edges[:-1]) / 2
+    gauge = values["gauge_name"]
+    landscape = deconvolve_landscape(log_likelihood, edges, rng=rng, gauge=gauge)
+    posterior = _posterior(log_likelihood)
+    flat = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
+    flat /= flat.sum(axis=1, keepdims=True)
+    coordinate = posterior @ centres
+    deviation = np.sqrt(np.maximum(posterior @ centres**2 - coordinate**2, 0))
+    if values["n_connected"] > 1:
+        notes = [*notes, f"The neighbour graph falls into {values['n_connected']} parts: perhaps different molecules."]
+    if landscape.verdict != "resolved":
+        notes = [*notes, f"The landscape is {landscape.verdict}."]
+    diffusion = Embedding(values["diffusion"], values["diffusion_eigenvalues"], "diffusion map of principal volumes")
+    return ConformationalLandscape(
+        principal=principal,
+        diffusion=diffusion,
+        harmonic_residuals=local_linear_residuals(diffusion.coordinates),
+        coordinate=coordinate,
+        deviation=deviation,
+        flat_coordinate=flat @ centres,
+        nodes=centres,
+        volumes=values["volumes"].volumes(),
+        log_likelihood=log_likelihood,
+        landscape=landscape,
+        counting=counting_landscape(flat @ centres, edges, gauge=gauge),
+        path=minimum_energy_path(landscape),
+        effective_particles=posterior.sum(axis=0),
+        warnings=tuple(notes),
+    )
