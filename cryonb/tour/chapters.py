@@ -206,7 +206,7 @@ def _particles(story, folder):
     import matplotlib.pyplot as plt
 
     with plt.style.context(plot.STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.0), width_ratios=[1.6, 1])
+        figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.0), width_ratios=[1.6, 1], layout="constrained")
         plot.projection_montage(story.particles, ax=axes[0], count=18)
         plot.contrast_transfer(story.particles.ctf[0], pixel_size=story.particles.pixel_size, ax=axes[1])
     caption = "The first particles, and the contrast transfer function of the first one."
@@ -220,27 +220,17 @@ def _orientations(story, folder):
     import matplotlib.pyplot as plt
 
     refinement, truth = story.refinement, story.source.truth
-    size_px, box = story.particles.size_px, story.particles.box_size
     with plt.style.context(plot.STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.2))
-        curve = axes[0]
-        for record in refinement.iterations:
-            shells = np.arange(size_px // 2 + 1)
-            fade = record.number / len(refinement.iterations)
-            curve.plot(shells / box, record.correlation, color=plt.cm.viridis(0.9 - 0.8 * fade), lw=1.3,
-                       label=f"iteration {record.number}: {record.step:.2g}°")  # fmt: skip
-        curve.axhline(0.143, color="#999999", ls="--", lw=0.8)
-        curve.set(xlabel="spatial frequency (Å⁻¹)", ylabel="FSC of half maps", ylim=(-0.1, 1.04))
-        curve.legend(fontsize=7)
+        figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.2), width_ratios=[1.3, 1], layout="constrained")
+        plot.iterations(refinement.iterations, ax=axes[0])
         if truth is not None:
             angle = rotations.angular_distance(story.particles.poses.rotation, truth.poses.rotation)
-            axes[1].hist(np.clip(angle, 0, 12), bins=np.linspace(0, 12, 49))
-            axes[1].set(xlabel="angular error (°), 12 and more at the edge", ylabel="particles")
+            plot.angular_error(angle, ax=axes[1])
         else:
             axes[1].hist(refinement.pmax, bins=np.linspace(0, 1, 41))
             axes[1].set(xlabel="probability of the best pose", ylabel="particles")
     right = "the error of every orientation against the truth" if truth is not None else "how sure each pose is"
-    caption = f"Left: the half maps agree further with every iteration. Right: {right}."
+    caption = f"Left: resolution and certainty over the iterations. Right: {right}."
     return Section(
         "Orientations", "Two independent halves of the particles are refined from a start volume that is low-passed to "
         "60 Å, so that no detail of it can survive.", (embed_figure(figure, caption, folder / "orientations.png"),),
@@ -260,12 +250,14 @@ def _classes(story, folder):
             ax.set_title(f"class {k + 1}: {classification.occupancy[k]:.0%}")
     pictures.append(embed_figure(figure, "The classes, from one side.", folder / "classes.png"))
     with plt.style.context(plot.STYLE):
-        figure, axes = plt.subplots(1, 2 if truth is not None else 1, figsize=(9.6, 3.2), squeeze=False)
+        columns = 2 if truth is not None else 1
+        figure, axes = plt.subplots(1, columns, figsize=(4.8 * columns, 3.2), squeeze=False, layout="constrained")
         labels = [f"class {k + 1}" for k in range(len(story.curves))]
         plot.fourier_shell_correlation(story.curves, ax=axes[0, 0], labels=labels)
         if truth is not None:
             accuracy, confusion = compare_classes(classification.label, truth.label)
-            _confusion(axes[0, 1], confusion, truth.label_names, accuracy)
+            plot.confusion(confusion, ax=axes[0, 1], true_names=truth.label_names)
+            axes[0, 1].set_title(f"{accuracy:.1%} right")
     caption = "FSC between halves of each class" + (
         "; and where the particles of each species went." if truth is not None else "."
     )
@@ -277,47 +269,34 @@ def _classes(story, folder):
     return Section("Classes", text, tuple(pictures))
 
 
-def _confusion(ax, confusion, names, accuracy):
-    share = confusion / confusion.sum(axis=1, keepdims=True)
-    ax.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), count in np.ndenumerate(confusion):
-        shade = "white" if share[row, column] > 0.6 else "black"
-        ax.text(column, row, f"{count}\n{share[row, column]:.0%}", ha="center", va="center", color=shade)
-    ax.set_xticks(range(confusion.shape[1]), [f"class {c + 1}*" for c in range(confusion.shape[1])])
-    ax.set_yticks(range(len(names)), names)
-    ax.set(xlabel="* classes in the order of the species they match", title=f"{accuracy:.1%} right")
-    ax.grid(False)
-
-
 def _landscape(story, folder):
     import matplotlib.pyplot as plt
 
     found, truth = story.conformations, story.source.truth
     with plt.style.context(plot.STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.6))
+        figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.6), width_ratios=[1.4, 1], layout="constrained")
         known = None if truth is None else truth_on(found.landscape, truth.landscape)
         plot.landscape(found.landscape, ax=axes[0], truth=known, label="deconvolved")
         axes[0].plot(found.counting.centers[0], found.counting.energy_kt, color="#D55E00", lw=1, label="by counting")
-        _draw_path(axes[0], found)
         axes[0].legend(fontsize=8)
-        color = found.coordinate if truth is None else truth.state
-        says = found.landscape.gauge[0] if truth is None else "true ratchet (°)"
-        plot.embedding(found.diffusion, ax=axes[1], color=color, label=says)
-    caption = (
-        "Left: free energy along the conformational coordinate, with its credible band"
-        + ("" if truth is None else ", and the truth")
-        + ". Right: the particles in diffusion coordinates."
-    )
+        plot.path(found.path, ax=axes[1])
+    main = embed_figure(figure, "Free energy with its credible band" + ("" if truth is None else ", over the truth")
+                        + "; and the path between its deepest wells, with the particles in each.",
+                        folder / "landscape.png")  # fmt: skip
+    with plt.style.context(plot.STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+        plot.embedding(found.diffusion, ax=axes[0], color=found.coordinate, label=found.landscape.gauge[0])
+        if truth is None:
+            plot.eigenvalues(found.diffusion, ax=axes[1])
+        else:
+            plot.recovered(truth.state, found.coordinate, ax=axes[1], gauge=found.landscape.gauge[0])
+    right = "their eigenvalues" if truth is None else "the coordinate of each particle against the truth"
+    cloud = embed_figure(figure, f"The particles in diffusion coordinates; {right}.", folder / "embedding.png")
     text = (
         "Each particle is compared with the volumes along the coordinate; the landscape is the one that explains those "
         "likelihoods (deconvolution), because counting particles blurs it with every particle's own error."
     )
-    return Section("Free-energy landscape", text, (embed_figure(figure, caption, folder / "landscape.png"),))
-
-
-def _draw_path(ax, found):
-    points, energies = np.asarray(found.path.points), np.asarray(found.path.energy_kt)
-    ax.plot(points[:, 0], energies, color="#009E73", lw=3.5, alpha=0.45, label="minimum-energy path", zorder=1)
+    return Section("Free-energy landscape", text, (main, cloud))
 
 
 def _movies(story, folder):

@@ -66,12 +66,12 @@ def write_surface_movie(found, path):
     sides = [None, Rotation.from_euler("y", 90, degrees=True)]
 
     def draw(figure, node):
-        upper = figure.subplots(2, 2, height_ratios=[5, 1])
+        upper = figure.subplots(2, 2, height_ratios=[4, 1])
         for ax, side in zip(upper[0], sides):
             plot.surface(found.volumes[node], ax=ax, rotation=side, level=level)
         _evidence(figure, upper[1], found, node)
 
-    frames = [plot.png(lambda figure, node=node: draw(figure, node), width=5.6, height=3.6) for node in _frames(found)]
+    frames = [plot.png(lambda figure, node=node: draw(figure, node), width=5.6, height=4.0) for node in _frames(found)]
     return write_gif(path, frames)
 
 
@@ -100,7 +100,7 @@ def write_projection_movie(found, particles, path):
         averages.append(average_near_view(aligned, squares, weights))
 
     def draw(figure, frame):
-        axes = figure.subplots(2, 2, height_ratios=[5, 1])
+        axes = figure.subplots(2, 2, height_ratios=[4, 1])
         for ax, stack, title in zip(axes[0], (predicted, averages), ("volume, projected", "particles, averaged")):
             low, high = np.quantile(stack, [0.01, 0.995])
             ax.imshow(stack[frame], cmap="gray", vmin=low, vmax=high, origin="lower")
@@ -108,7 +108,7 @@ def write_projection_movie(found, particles, path):
             ax.set_axis_off()
         _evidence(figure, axes[1], found, frames_of[frame])
 
-    frames = [plot.png(lambda figure, k=k: draw(figure, k), width=5.6, height=3.6) for k in range(len(frames_of))]
+    frames = [plot.png(lambda figure, k=k: draw(figure, k), width=5.6, height=4.0) for k in range(len(frames_of))]
     return write_gif(path, frames)
 
 
@@ -192,11 +192,11 @@ def _frames(found):
 
 
 def _evidence(figure, axes, found, node):
-    """A strip under the frame: where on the landscape it is, and how many particles stand behind it."""
+    """A strip under the frame: where it is, and how many particles stand behind it."""
+    strip = figure.add_subplot(axes[0].get_gridspec()[1, :])
     for ax in axes:
         ax.remove()
-    strip = figure.add_subplot(axes[0].get_gridspec()[1, :])
-    strip.bar(found.nodes, found.effective_particles, width=0.8 * np.median(np.diff(found.nodes)), color="#cccccc")
-    strip.bar(found.nodes[node], found.effective_particles[node], width=0.8 * np.median(np.diff(found.nodes)))
-    count = found.effective_particles[node]
-    strip.set(xlabel=f"{found.landscape.gauge[0]} = {found.nodes[node]:.3g}: {count:.0f} particles", ylabel="particles")
+    unit, count = found.landscape.gauge[0], found.effective_particles[node]
+    says = f"{unit} = {found.nodes[node]:.3g}: {count:.0f} particles"
+    plot.evidence(found.nodes, found.effective_particles, ax=strip, gauge=says)
+    strip.axvline(found.nodes[node], color="#D55E00", lw=2)

@@ -112,7 +112,7 @@ def classify(source, particles, start, plan, stages, progress):
     def compute():
         return bayes.classify_3d(
             particles, start, n_classes=plan.n_classes, rng=[plan.seed, 3], mask_diameter=source.mask_diameter,
-            workers=plan.workers, progress=progress, checkpoint=stages.checkpoint("classify"),
+            n_iterations=12, workers=plan.workers, progress=progress, checkpoint=stages.checkpoint("classify"),
         )  # fmt: skip
 
     return stages.resumed("classify", f"sort into {plan.n_classes} 3D classes", compute)
@@ -152,8 +152,8 @@ def move(source, particles, plan, stages, progress):
 
     def compute():
         return manifold.embed(
-            particles, rng=[plan.seed, 4], gauge=source.gauge, mask=source.mask_diameter, workers=plan.workers,
-            progress=progress, checkpoint=stages.checkpoint("embed"),
+            particles, rng=[plan.seed, 4], gauge=source.gauge, workers=plan.workers, progress=progress,
+            checkpoint=stages.checkpoint("embed"),
         )  # fmt: skip
 
     return stages.resumed("embed", "embed, and estimate the energy landscape", compute)
