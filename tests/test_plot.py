@@ -222,3 +222,14 @@ def test_counting_can_be_drawn_over_without_its_band(double_well):
     ax = plot.landscape(double_well)
     plot.landscape(double_well, ax=ax, band=False, label="counting")
     assert len(ax.collections) == 1 and len(ax.lines) == 2
+
+
+def test_path_shows_its_barrier_and_the_populations(double_well):
+    from cryonb.manifold import minimum_energy_path
+
+    found = minimum_energy_path(double_well)
+    ax = plot.path(found)
+    assert ax.get_xlabel() == "ratchet (°)"
+    assert f"{found.barrier_kt:.1f} kT" in ax.get_legend().get_texts()[0].get_text()
+    assert [text.get_text() for text in ax.texts] == [f"{100 * basin.population:.0f} %" for basin in found.basins]
+    assert [basin.population for basin in found.basins] == pytest.approx([0.5, 0.5], abs=0.02)  # mirror images

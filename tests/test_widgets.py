@@ -1,13 +1,15 @@
 """Widgets without a browser: set a control, compare ``result`` with the function behind it."""
 
+import importlib.util
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-pytest.importorskip("ipywidgets", reason="ipywidgets is not installed: pip install '.[lab]'")
-pytest.importorskip("nglview", reason="nglview is not installed: pip install '.[lab]'")
+if importlib.util.find_spec("nglview") is None or importlib.util.find_spec("ipympl") is None:
+    # not importorskip, which would import nglview before the shim that these tests are about
+    pytest.skip("nglview and ipympl are not installed: pip install '.[lab]'", allow_module_level=True)
 
 from cryonb import CTF, EnergyLandscape, Poses, Volume, fourier, projection, reconstruction, rotations, widgets  # noqa: E402
 from cryonb.widgets import ngl  # noqa: E402
@@ -162,6 +164,17 @@ def test_a_click_on_the_landscape_moves_the_slider(explorer):
         "button_press_event", MouseEvent("button_press_event", explorer.canvas, x, y, MouseButton.LEFT)
     )
     assert explorer.position.value == 1 and explorer.result[0] == -4.0
+
+
+def test_a_clickable_canvas_leaves_the_readers_backend_alone():
+    """Importing ipympl changes the backend of every figure; the pictures of a notebook would become widgets."""
+    code = (
+        "import matplotlib; matplotlib.use('svg'); from matplotlib.figure import Figure;"
+        "from cryonb.widgets.canvas import clickable_canvas; clickable_canvas(Figure(), print);"
+        "print(matplotlib.get_backend())"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "svg"
 
 
 def test_the_explorer_wants_a_position_and_an_average_for_each_volume(explorer, volume):

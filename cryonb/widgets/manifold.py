@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from cryonb import plot
 
+from .canvas import clickable_canvas
 from .ngl import density_scene, show_frame, view
 from .panel import Panel, picture, slider
 
@@ -64,18 +65,12 @@ class LandscapeExplorer(Panel):
         super().__init__([self.position], [self.caption, self.canvas, ipywidgets.HBox(beneath)])
 
     def _landscape_canvas(self, truth):
-        """An ipympl canvas that is no pyplot figure: it appears here and nowhere else."""
-        from ipympl.backend_nbagg import Canvas, FigureManager
-
         with plt.style.context(plot.STYLE):
             figure = Figure(figsize=(6.2, 2.9))
-            canvas = Canvas(figure)
-            FigureManager(canvas, 0)
+            canvas = clickable_canvas(figure, self._clicked)
             ax = figure.subplots()
             plot.landscape(self.landscape, ax=ax, truth=truth)
             (marker,) = ax.plot([], [], "o", ms=9, color="#D55E00", zorder=5)
-        canvas.toolbar_visible = canvas.header_visible = canvas.footer_visible = canvas.resizable = False
-        canvas.mpl_connect("button_press_event", self._clicked)
         return canvas, marker
 
     def _clicked(self, event):
