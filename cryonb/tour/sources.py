@@ -15,6 +15,7 @@ PIXEL_SIZE = 6.3  # Å at 64 px; the box stays 403 Å at any other size
 BOX = 64 * PIXEL_SIZE
 RIBOSOME_DIAMETER = 320.0  # Å: the 80S with its stalks, and room for its motion
 RATCHET = "ratchet (°)"
+STATE_STEP = 2.5  # degrees: a finer grid of true states does not change which species a particle resembles most
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,8 @@ class Truth:
         Ratchet angle in degrees.
     landscape : EnergyLandscape
         Of all particles.
-    class_volumes : tuple of Volume
-        Mean density of each species, on the grey scale of the images.
+    states : tuple of (int, float, Volume)
+        Species, share of all particles, and density on the grey scale of the images, for every `STATE_STEP` degrees.
     """
 
     poses: Poses
@@ -40,7 +41,7 @@ class Truth:
     label_names: tuple
     state: np.ndarray
     landscape: EnergyLandscape
-    class_volumes: tuple
+    states: tuple
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +120,7 @@ def simulated(plan, stages):
         label_names=("no factor", "factor bound"),
         state=population.state[:, 0],
         landscape=landscape,
-        class_volumes=tuple(
-            _mean_density(sample, population, label, imaging, values["scale"]) for label in range(len(kinds))
-        ),
+        states=tuple(_states(sample, population, imaging, values["scale"])),
     )
     pixel_size = particles.pixel_size
     return Source(
@@ -210,12 +209,10 @@ class _Prepared:
         return images if self.size_px == images.shape[-1] else filters.resample(images, self.size_px)
 
 
-def _mean_density(sample, population, label, imaging, scale):
-    """Mean density of a species over the states its particles are in (to 1°), as the images show it."""
-    angles, counts = np.unique(population.state[population.label == label, 0].round(), return_counts=True)
-    states = population.species[label].state
-    total = sum(
-        count * sample.volume(imaging.size_px, imaging.pixel_size, ratchet=angle, **states).data
-        for angle, count in zip(angles, counts)
-    )
-    return Volume(scale * total / counts.sum(), imaging.pixel_size)
+def _states(sample, population, imaging, scale):
+    """Species, share and density of every state that particles are in, the angle rounded to `STATE_STEP`."""
+    angles = STATE_STEP * np.round(population.state[:, 0] / STATE_STEP)
+    for label, kind in enumerate(population.species):
+        for angle, count in zip(*np.unique(angles[population.label == label], return_counts=True)):
+            volume = sample.volume(imaging.size_px, imaging.pixel_size, ratchet=angle, **kind.state)
+            yield label, count / len(population), volume.with_data(scale * volume.data)
