@@ -107,7 +107,7 @@ def embed(
     n_components : int
         Principal volumes.
     resolution : float, optional
-        Å, finest detail used; default a twentieth of the box, or four pixels where that is coarser.
+        Å, finest detail used; default a twentieth of the box, or 2.2 pixels where that is coarser.
     mask : Volume, optional
         Where density may be; by default around the mean volume.
     n_nodes : int
@@ -147,7 +147,7 @@ def embed(
     values = None if checkpoint is None else remembered(checkpoint, key)
     if values is None:
         if resolution is None:
-            resolution = max(particles.box_size / 20, 4 * particles.pixel_size)
+            resolution = max(particles.box_size / 20, 2.2 * particles.pixel_size)
         observations = observe(particles, resolution=resolution, workers=workers)
         principal = principal_volumes(
             observations, rng=np.random.default_rng([seed, 0]), n_components=n_components, mask=mask, workers=workers,

@@ -10,9 +10,10 @@ from ..types import Poses
 
 __all__ = ["average_near_view", "write_gif", "write_projection_movie", "write_surface_movie"]
 
+FRAMES = 24
 FRAME_MS = 180
 NEAR = 25.0  # degrees: particles within this of a view are averaged with it
-WIENER = 0.3  # added to the sum of squared CTFs, as a fraction of the number of particles
+WIENER = 0.1  # added to the sum of squared CTFs, as a fraction of the number of particles
 
 
 def write_gif(path, frames, *, milliseconds=FRAME_MS):
@@ -95,9 +96,11 @@ def write_projection_movie(found, particles, path):
     predicted = np.concatenate([projection.project(found.volumes[node], Poses(view)) for node in frames_of])
     width = np.median(np.diff(found.nodes)) * max(1.0, len(found.nodes) / 8)
     averages = []
-    for node in frames_of:
+    for frame, node in enumerate(frames_of):
         weights = np.exp(-0.5 * ((found.coordinate[index] - found.nodes[node]) / width) ** 2)
         averages.append(average_near_view(aligned, squares, weights))
+        # the average lacks what the particles' CTFs let through little of; so must what stands beside it
+        predicted[frame] = average_near_view(fourier.transform(predicted[frame])[None] * squares, squares, weights)
 
     def draw(figure, frame):
         axes = figure.subplots(2, 2, height_ratios=[4, 1])
@@ -186,9 +189,11 @@ def average_near_view(transforms, squares, weights):
 
 
 def _frames(found):
-    """Nodes that some particle stands behind."""
+    """At most `FRAMES` nodes that some particle stands behind."""
     observed = np.flatnonzero(found.effective_particles >= 1)
-    return observed if len(observed) > 1 else np.arange(len(found.volumes))
+    if len(observed) < 2:
+        observed = np.arange(len(found.volumes))
+    return observed[np.unique(np.linspace(0, len(observed) - 1, FRAMES).round().astype(int))]
 
 
 def _evidence(figure, axes, found, node):
