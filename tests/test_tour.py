@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from cryonb import io, samples
 from cryonb.__main__ import main
 from cryonb.tour import chapters
 
-SMALL = ["--n", "500", "--size", "32", "--snr", "0.5", "--seed", "1", "--quiet"]
+N = 600
+SMALL = ["--n", str(N), "--size", "32", "--snr", "0.5", "--seed", "1", "--quiet"]
 TIMING = {"seconds", "peak_memory_gb"}
 
 
@@ -37,10 +39,16 @@ def test_the_whole_story_is_told(finished):
     found = numbers(finished)
     assert found["median_angular_error_degrees"] < 5  # a pixel at the rim of the particle is 4.5°
     assert found["class_accuracy"] > found["class_accuracy_chance"] + 0.1
-    assert found["class_accuracy"] <= 1
-    assert found["coordinate_spearman"] > 0.7
-    assert found["landscape_rms_kt"] < found["counting_rms_kt"]
-    assert len(found["class_sizes"]) == 2 and sum(found["class_sizes"]) == 500
+    assert found["class_accuracy"] <= found["class_accuracy_oracle"] + 0.02
+    assert found["coordinate_spearman"] > 0.6
+    assert len(found["class_sizes"]) == 2 and sum(found["class_sizes"]) == N
+
+
+def test_a_landscape_that_is_called_resolved_is_better_than_counting(finished):
+    """So few particles of so few pixels may say nothing; then the verdict must say that."""
+    found = numbers(finished)
+    better = found["landscape_rms_kt"] < min(0.6, found["counting_rms_kt"])
+    assert better or found["landscape_verdict"].startswith("unresolvable")
 
 
 def test_the_report_stands_alone(finished):
@@ -53,7 +61,7 @@ def test_the_report_stands_alone(finished):
 
 def test_what_it_found_can_be_used_elsewhere(finished):
     classified = io.read_particles(finished / "particles" / "classified.star")
-    assert len(classified) == 500 and classified.poses is not None
+    assert len(classified) == N and classified.poses is not None
     assert set(classified.metadata["rlnClassNumber"]) == {"1", "2"}
     assert io.read_volume(finished / "volumes" / "class_1.mrc").size_px == 32
 
@@ -97,7 +105,7 @@ def test_a_tour_of_own_particles_with_their_angles(finished, tmp_path):
     out = tmp_path / "own"
     assert main(["tour", "--particles", str(star), "--out", str(out), "--classes", "2", "--quiet"]) == 0
     found = numbers(out)
-    assert found["particles"] == 500 and "class_accuracy" not in found
+    assert found["particles"] == N and "class_accuracy" not in found
     page = (out / "report.html").read_text()
     assert "cannot check" in page and "there is no truth" in page
 
@@ -121,7 +129,7 @@ def test_info_says_what_a_file_is(finished, capsys):
     files = [finished / "particles" / "particles.star", finished / "volumes" / "class_1.mrc"]
     assert main(["info", *map(str, files)]) == 0
     said = capsys.readouterr().out
-    assert "500" in said and "32" in said
+    assert str(N) in said and "32" in said
     assert main(["info", str(finished / "summary.json")]) == 1
 
 
@@ -144,3 +152,32 @@ def test_the_truth_on_coarser_bins_keeps_its_mass():
     assert np.isnan(on_coarse.energy_kt[[0, -1]]).all()
     # ∫ exp(−x²) over [0, 1] and over [1, 2], from the error function
     assert np.isclose(on_coarse.energy_kt[4] - on_coarse.energy_kt[3], -np.log(0.1352572580 / 0.7468241328), atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("relion_refine") is None, reason="RELION is not installed")
+def test_relions_own_output_goes_through_the_tour(tmp_path):
+    """relion_refine finds the angles of simulated particles; its STAR file, in its own order, is toured as it is."""
+    from cryonb import simulate
+    from cryonb.tour import sources
+
+    _, kinds = sources.species()
+    population = simulate.populate(samples.ribosome(), kinds, 200, rng=0)
+    particles, _ = simulate.particles(population, simulate.Imaging(32, 12.6, snr=1.0), rng=1, progress=False)
+    io.write_particles(particles, tmp_path / "particles.star")
+    io.write_volume(samples.ribosome().volume(32, 12.6), tmp_path / "reference.mrc")
+    (tmp_path / "run").mkdir()
+    options = "--iter 1 --healpix_order 2 --oversampling 0 --offset_range 2 --offset_step 2 --particle_diameter 320"
+    subprocess.run(
+        ["relion_refine", "--i", "particles.star", "--ref", "reference.mrc", "--o", "run/run", *options.split(),
+         "--K", "1", "--ctf", "--ctf_corrected_ref", "--firstiter_cc", "--ini_high", "50", "--flatten_solvent",
+         "--dont_check_norm", "--sym", "C1", "--tau2_fudge", "4"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    star = tmp_path / "run" / "run_it001_data.star"
+    out = tmp_path / "tour"
+    assert main(["tour", "--particles", str(star), "--out", str(out), "--quiet"]) == 0
+    found = numbers(out)
+    assert found["particles"] == 200 and min(found["class_resolution_angstrom"]) < 60
+    written = io.read_particles(out / "particles" / "classified.star")
+    assert (written.metadata["rlnGroupNumber"] == io.read_particles(star).metadata["rlnGroupNumber"]).all()

@@ -59,7 +59,7 @@ class ConformationalLandscape:
     log_likelihood : ndarray (n, m)
         Cross-fitted: no particle is judged by volumes that it helped to make.
     landscape, counting : EnergyLandscape
-    path : Path
+    path : Path, or None where unobserved bins separate the wells
     effective_particles : ndarray (m,)
         Expected number of particles per node.
     warnings : tuple of str
@@ -77,7 +77,7 @@ class ConformationalLandscape:
     log_likelihood: np.ndarray
     landscape: EnergyLandscape
     counting: EnergyLandscape
-    path: Path
+    path: Path | None
     effective_particles: np.ndarray
     warnings: tuple = ()
 
@@ -86,7 +86,7 @@ class ConformationalLandscape:
 
 
 def embed(
-    particles, *, rng, gauge=None, n_components=4, resolution=None, mask=None, n_nodes=40, n_rounds=3, n_folds=4,
+    particles, *, rng, gauge=None, n_components=4, resolution=None, mask=None, n_nodes=None, n_rounds=3, n_folds=4,
     workers=1, progress=True, checkpoint=None,
 ):  # fmt: skip
     """Conformational coordinate, volumes along it, and free-energy landscape, from particles with poses and CTF.
@@ -110,8 +110,8 @@ def embed(
         Å, finest detail used; default a twentieth of the box, or 2.2 pixels where that is coarser.
     mask : Volume, optional
         Where density may be; by default around the mean volume.
-    n_nodes : int
-        Bins of the landscape.
+    n_nodes : int, optional
+        Bins of the landscape; one for every 40 particles by default, but 12 to 40.
     n_rounds : int
         Of volumes and likelihoods.
     n_folds : int
@@ -141,6 +141,7 @@ def embed(
     rng = np.random.default_rng(rng)
     notes = _check(particles)
     seed = int(rng.integers(2**62))
+    n_nodes = int(np.clip(len(particles) // 40, 12, 40)) if n_nodes is None else n_nodes
     key = {"question": "embed", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
            "seed": seed, "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
            "gauge": None if gauge is None else [gauge.name, *map(float, gauge.values)]}  # fmt: skip
@@ -371,6 +372,11 @@ def _result(values, rng, notes):
         notes = [*notes, f"The neighbour graph falls into {values['n_connected']} parts: perhaps different molecules."]
     if landscape.verdict != "resolved":
         notes = [*notes, f"The landscape is {landscape.verdict}."]
+    path = None
+    try:
+        path = minimum_energy_path(landscape)
+    except ValueError as error:
+        notes = [*notes, f"There is no path: {error}."]
     diffusion = Embedding(values["diffusion"], values["diffusion_eigenvalues"], "diffusion map of principal volumes")
     return ConformationalLandscape(
         principal=principal,
@@ -384,7 +390,7 @@ def _result(values, rng, notes):
         log_likelihood=log_likelihood,
         landscape=landscape,
         counting=counting_landscape(flat @ centres, edges, gauge=gauge),
-        path=minimum_energy_path(landscape),
+        path=path,
         effective_particles=posterior.sum(axis=0),
         warnings=tuple(notes),
     )

@@ -288,7 +288,10 @@ def _landscape(story, folder):
         axes[0].plot(found.counting.centers[0], found.counting.energy_kt, color="#D55E00", lw=1, label="by counting")
         axes[0].legend(fontsize=8)
         axes[0].set_ylim(-0.2, 1.5 * np.nanmax(found.landscape.energy_kt) + 1)  # a band without end hides the curve
-        plot.path(found.path, ax=axes[1])
+        if found.path is not None:
+            plot.path(found.path, ax=axes[1])
+        else:
+            axes[1].set_axis_off()
     main = embed_figure(figure, "Free energy with its credible band" + ("" if truth is None else ", over the truth")
                         + "; and the path between its deepest wells, with the particles in each.",
                         folder / "landscape.png")  # fmt: skip
