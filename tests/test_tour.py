@@ -16,7 +16,7 @@ from cryonb import io, samples
 from cryonb.__main__ import main
 from cryonb.tour import chapters
 
-N = 600
+N = 400
 SMALL = ["--n", str(N), "--size", "32", "--snr", "0.5", "--seed", "1", "--quiet"]
 TIMING = {"seconds", "peak_memory_gb"}
 

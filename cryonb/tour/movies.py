@@ -10,7 +10,7 @@ from ..types import Poses
 
 __all__ = ["average_near_view", "write_gif", "write_projection_movie", "write_surface_movie"]
 
-FRAMES = 24
+FRAMES = 16
 FRAME_MS = 180
 NEAR = 25.0  # degrees: particles within this of a view are averaged with it
 WIENER = 0.1  # added to the sum of squared CTFs, as a fraction of the number of particles
