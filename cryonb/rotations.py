@@ -43,7 +43,8 @@ def from_relion_angles(angles):
 def to_relion_angles(rotation):
     """RELION's (rot, tilt, psi) of a ``rotation`` of length n, in degrees, shape (n, 3).
 
-    The inverse of `from_relion_angles`. At tilt = 0 or 180 only a sum or difference of rot and psi is defined; psi is then 0.
+    The inverse of `from_relion_angles`. At tilt = 0 or 180 only a sum or difference of rot and psi is defined; psi is
+    then 0.
 
     Examples
     --------

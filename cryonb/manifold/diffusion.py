@@ -133,6 +133,8 @@ def kernel_bandwidth(squared_distances, *, n_steps=121):
     ----------
     squared_distances : ndarray
         Of neighbours; zeros are left out. Binned in ln D² once, so that the scan costs nothing.
+    n_steps : int
+        Bandwidths tried.
 
     Returns
     -------
@@ -170,6 +172,7 @@ def sinkhorn_scaling(kernel, *, tolerance=1e-8, max_iterations=2000):
     kernel : sparse or dense matrix (n, n)
     tolerance : float
         Largest departure of a row sum from one.
+    max_iterations : int
 
     Returns
     -------
@@ -214,7 +217,7 @@ def _without_self(distance, neighbor):
 
 
 def _graph(weight, neighbor):
-    """Symmetric sparse matrix: the larger of the two directions of each edge; weights floored so that no row is empty."""
+    """Symmetric sparse matrix: the larger of the two directions of each edge; floored so that no row is empty."""
     n, k = neighbor.shape
     rows = np.repeat(np.arange(n), k)
     weight = np.maximum(weight, 1e-8)

@@ -65,8 +65,9 @@ def deconvolve_landscape(
     Notes
     -----
     The support is the range of ``edges``: without ``overflow``, particles beyond it pile up in the outermost bins. The
-    likelihood must be honest: a noise variance that is too small sharpens wells that are not there. Silverman, Ann. Statist. 10:795
-    (1982), for the penalty; Giraldo-Barreto et al., Sci. Rep. 11:13657 (2021), for landscapes from likelihoods.
+    likelihood must be honest: a noise variance that is too small sharpens wells that are not there. Silverman, Ann.
+    Statist. 10:795 (1982), for the penalty; Giraldo-Barreto et al., Sci. Rep. 11:13657 (2021), for landscapes from
+    likelihoods.
 
     Examples
     --------

@@ -175,7 +175,8 @@ def stack_volumes(volumes, observations):
             raise TypeError(f"volumes must be a list of Volume, got {type(volume).__name__}")
         if volume.size_px != observations.size_px or not np.isclose(volume.voxel_size, observations.pixel_size):
             raise ValueError(
-                f"volumes must have the particles' grid, {observations.size_px} px of {observations.pixel_size:g} Å; got {volume}"
+                f"volumes must have the particles' grid, {observations.size_px} px of {observations.pixel_size:g} Å; "
+                f"got {volume}"
             )
     data = np.stack([_resample(volume.data, size_px) for volume in volumes])
     mask = np.ones((size_px,) * 3, dtype=np.float32)

@@ -32,7 +32,8 @@ class Basin:
 
     def __repr__(self):
         where = ", ".join(f"{x:.3g}" for x in self.position)
-        return f"Basin(at {where}: {self.energy_kt:.2f} kT, {100 * self.population:.0f} %, barrier {self.barrier_kt:.2f} kT)"
+        share = 100 * self.population
+        return f"Basin(at {where}: {self.energy_kt:.2f} kT, {share:.0f} %, barrier {self.barrier_kt:.2f} kT)"
 
 
 @dataclass(frozen=True, eq=False)

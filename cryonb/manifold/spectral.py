@@ -188,7 +188,8 @@ def fit_spectral(observations, first, second, n_spectral, limits, *, mask, group
     """Spectral volumes and residual components from the moments of each particle's coefficients, cross-fitted.
 
     The first four terms are not shrunk: without its quadratic and cubic part a turn by 7° of the ribosome's 40S reads
-    as 5.4°, and wells come out too narrow. Higher terms and residual components have a Wiener prior, from the power that the groups agree on.
+    as 5.4°, and wells come out too narrow. Higher terms and residual components have a Wiener prior, from the power
+    that the groups agree on.
 
     Parameters
     ----------
