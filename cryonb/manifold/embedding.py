@@ -26,7 +26,7 @@ from cryonb.types import Embedding, EnergyLandscape
 __all__ = ["ConformationalLandscape", "embed"]
 
 FEW, TOO_FEW = 200, 20  # particles
-N_SPECTRAL = 4  # volumes: a cubic in the coordinate; a quadratic reads a turn of 8° half a degree short
+N_SPECTRAL = 4  # volumes: a cubic in the coordinate
 FINE = 60  # nodes on which the volumes are made
 TAIL = 0.01  # share of particles beyond which the volumes are extrapolated along their slope
 MARGIN = 0.07  # of the covered range: how far the landscape reaches beyond it
@@ -86,7 +86,7 @@ class ConformationalLandscape:
 
 
 def embed(
-    particles, *, rng, gauge=None, n_components=4, resolution=None, mask=None, n_nodes=None, n_rounds=3, n_folds=4,
+    particles, *, rng, gauge=None, n_components=4, resolution=None, mask=None, n_nodes=None, n_rounds=None, n_folds=4,
     workers=1, progress=True, checkpoint=None,
 ):  # fmt: skip
     """Conformational coordinate, volumes along it, and free-energy landscape, from particles with poses and CTF.
@@ -112,8 +112,9 @@ def embed(
         Where density may be; by default around the mean volume.
     n_nodes : int, optional
         Bins of the landscape; one for every 40 particles by default, but 12 to 40.
-    n_rounds : int
-        Of volumes and likelihoods.
+    n_rounds : int, optional
+        Of volumes and likelihoods: 3 with a gauge. Without one, 1: nothing holds the coordinate's scale, and on a
+        planted rotor three rounds lowered the rank correlation with the truth from 0.96 to 0.66.
     n_folds : int
         Groups for cross-fitting.
     workers
@@ -141,6 +142,7 @@ def embed(
     rng = np.random.default_rng(rng)
     notes = _check(particles)
     seed = int(rng.integers(2**62))
+    n_rounds = (1 if gauge is None else 3) if n_rounds is None else n_rounds
     n_nodes = int(np.clip(len(particles) // 40, 12, 40)) if n_nodes is None else n_nodes
     key = {"question": "embed", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
            "seed": seed, "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
@@ -206,8 +208,8 @@ class _Angle:
     def weigh_shells(self, shell_weights):
         self._gauge = self._gauge.with_weights(shell_weights)
 
-    def measure(self, volumes):
-        return self._gauge.measure(volumes)
+    def read(self, curves, nodes, density):
+        return self._gauge.read(curves, nodes, density)
 
 
 class _Arclength:
@@ -231,8 +233,9 @@ class _Arclength:
     def weigh_shells(self, shell_weights):
         pass
 
-    def measure(self, volumes):
-        return arclength(volumes)
+    def read(self, curves, nodes, density):
+        mean = replace(curves[0], data=np.mean([curve.data for curve in curves], axis=0))
+        return np.repeat(arclength(mean)[None], len(curves), axis=0)
 
 
 def _reader(gauge, principal):
@@ -290,8 +293,9 @@ def _round(job, state, n_nodes):
     # what the volumes cannot show reliably must not be counted as evidence
     weighted = replace(job.observations, noise=job.observations.noise / reliability)
     job.reader.weigh_shells(_evidence_per_shell(job.observations, reliability))
-    readings = [np.maximum.accumulate(job.reader.measure(fit.at(state.nodes))) for fit in (whole, *without)]
-    readings = [reading + 1e-9 * np.arange(len(reading)) for reading in readings]
+    readings = job.reader.read([fit.at(state.nodes) for fit in without], state.nodes, state.weights.mean(axis=0))
+    readings = np.maximum.accumulate(np.vstack([readings.mean(axis=0), readings]), axis=1)
+    readings = readings + 1e-9 * np.arange(readings.shape[1])
     ends = np.searchsorted(np.cumsum(state.weights.mean(axis=0)), [TAIL, 1 - TAIL])
     ends[1] = min(ends[1], len(state.nodes) - 1)
     low, high = readings[0][ends]
@@ -325,7 +329,8 @@ def _coefficients_at(centres, reading, basis, state, ends):
     coefficients = legendre_basis(np.interp(centres, reading, state.nodes), N_SPECTRAL, state.limits)
     length = SLOPE * (reading[ends[1]] - reading[ends[0]])
     for end, sign in zip(ends, (1, -1)):
-        inner = np.argmin(np.abs(reading - (reading[end] + sign * length)))
+        inner = int(np.argmin(np.abs(reading - (reading[end] + sign * length))))
+        inner = end + sign * max(1, abs(inner - end))
         slope = (basis[end] - basis[inner]) / (reading[end] - reading[inner])
         beyond = (centres - reading[end]) * sign < 0
         coefficients[beyond] = basis[end] + (centres[beyond] - reading[end])[:, None] * slope

@@ -132,7 +132,8 @@ class PreparedGauge:
         A curve is read by putting the model on it, not it on the model: volumes solved from noisy coordinates show a
         damped motion, and a particle at value y lands where ⟨V(x), M(y)⟩ − ½ ‖V(x)‖² is largest, which may not be
         the volume that looks most like M(y). What all particles share is taken from the recovered volumes, the model
-        gives the change, and only changes in directions that the motion takes are looked at; the zero is where the model's average over the particles fits the recovered mean best.
+        gives the change, and only changes in directions that the motion takes are looked at; the zero is where the
+        model's average over the particles fits the recovered mean best.
 
         Parameters
         ----------

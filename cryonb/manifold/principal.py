@@ -120,6 +120,7 @@ def principal_volumes(
     state = None if checkpoint is None else load_checkpoint(checkpoint, key=key)
     state = {"stage": 0, "latents": latents, "noise": observations.noise} if state is None else state
     first, second = _prior_moments(np.asarray(state["latents"]))
+    second = state.get("second", second)
     fit = None
     with tqdm(total=len(radii) * n_iterations, disable=not progress, desc="principal volumes") as bar:
         for stage, radius in enumerate(radii):
@@ -130,7 +131,8 @@ def principal_volumes(
             shape = _stage_mask(mask, observations, radius)
             fit = _fit_stage(part, first, second, shape, n_iterations, workers, bar)
             first, second = _whitened(fit.mean, fit.covariance)
-            state = {"stage": stage + 1, "latents": first[:, 1:], "noise": _extend(fit.noise, observations.noise)}
+            state = {"stage": stage + 1, "latents": first[:, 1:], "second": second}
+            state["noise"] = _extend(fit.noise, observations.noise)
             if checkpoint is not None and stage + 1 < len(radii):
                 save_checkpoint(checkpoint, state, key=key)
     return _ordered(fit, observations)

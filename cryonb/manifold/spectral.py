@@ -21,8 +21,6 @@ from cryonb.manifold.slices import (
 
 __all__ = ["SpectralVolumes", "fit_spectral", "legendre_basis", "posterior_moments", "volumes_along"]
 
-UNSHRUNK = 4  # terms of the coordinate without a prior
-
 
 @dataclass(frozen=True, eq=False)
 class SpectralVolumes:
@@ -132,7 +130,7 @@ def volumes_along(
     shape = grid_mask(mask, observations)
     groups = [np.arange(start, len(observations), 2) for start in (0, 1)]
     spectral = fit_spectral(
-        observations, first, second, n_spectral, limits, mask=shape, groups=groups, workers=workers
+        observations, first, second, n_spectral, limits, mask=shape, groups=groups, unshrunk=4, workers=workers
     )[0]
     centers = np.linspace(*limits, n_nodes)
     return centers, spectral.at(centers).volumes(), spectral
@@ -184,12 +182,11 @@ def posterior_moments(weights, coefficients, overlaps=None):
     return np.concatenate([first, residual], axis=1), np.concatenate([top, bottom], axis=1)
 
 
-def fit_spectral(observations, first, second, n_spectral, limits, *, mask, groups, workers=1):
+def fit_spectral(observations, first, second, n_spectral, limits, *, mask, groups, unshrunk=2, workers=1):
     """Spectral volumes and residual components from the moments of each particle's coefficients, cross-fitted.
 
-    The first four terms are not shrunk: without its quadratic and cubic part a turn by 7° of the ribosome's 40S reads
-    as 5.4°, and wells come out too narrow. Higher terms and residual components have a Wiener prior, from the power
-    that the groups agree on.
+    The mean and the term linear in the coordinate are not shrunk: a shrunken motion would be matched by too large
+    coordinates. Higher terms and residual components have a Wiener prior, from the power that the groups agree on.
 
     Parameters
     ----------
@@ -201,6 +198,8 @@ def fit_spectral(observations, first, second, n_spectral, limits, *, mask, group
     limits : (float, float)
     mask : ndarray (c, c, c)
     groups : sequence of at least two index arrays
+    unshrunk : int
+        Terms without a prior. More of them show large turns at their full size, at the price of noisier ends.
     workers
         As in `cryonb.parallel.map_reduce`.
 
@@ -220,7 +219,7 @@ def fit_spectral(observations, first, second, n_spectral, limits, *, mask, group
         without = [equations.solve(prior, without=group)[0] for group in range(len(groups))]
         total, noise = _jackknife_power(without, n_shells)
         signal = np.maximum(total - noise, 1e-3 * total)
-        signal[:, : min(UNSHRUNK, n_spectral)] = np.inf
+        signal[:, : min(unshrunk, n_spectral)] = np.inf
         prior = signal[: observations.radius + 2]
     whole = equations.solve(prior)[0]
     changes = slice(1, n_spectral)
