@@ -62,8 +62,20 @@ def lab(tmp_path_factory, root):
         server.wait(15)
 
 
+PANELS = [
+    "import numpy as np\nfrom cryonb import samples, widgets",
+    "frames = [samples.rotor().volume(32, 6.0, angle=degrees) for degrees in (0, 60, 120)]\n"
+    "movie = widgets.DensityMovie(frames, level=0.25 * float(frames[0].data.max()))\nmovie",
+    "explorer = widgets.BackProjection(frames[0].data.sum(axis=0), pixel_size=6.0)\nexplorer",
+]
+"""Cells of a notebook with the widgets that no whole-run notebook has."""
+
+
 def _copy_notebooks(root, target):
     target.mkdir()
+    small = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in PANELS])
+    small.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(small, target / "panels.ipynb")
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, 4)
         for cell in notebook.cells:
