@@ -70,6 +70,9 @@ class LandscapeExplorer(Panel):
             canvas = clickable_canvas(figure, self._clicked)
             ax = figure.subplots()
             plot.landscape(self.landscape, ax=ax, truth=truth)
+            edges = self.landscape.edges[0]
+            margin = 0.05 * (edges[-1] - edges[0])
+            ax.set(xlim=(edges[0] - margin, edges[-1] + margin), ylim=(-0.5, np.nanmax(self.landscape.energy_kt) + 1.5))
             (marker,) = ax.plot([], [], "o", ms=9, color="#D55E00", zorder=5)
         return canvas, marker
 
