@@ -7,6 +7,9 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+# they hold no doctests, and two modules of one name cannot be imported for them
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
