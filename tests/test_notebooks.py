@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 HEADINGS = ["Question", "Data", "Method", "Check", "Exercise"]
-PATHS = re.compile(r"/home/|/root/|/work/|/Users/|/tmp/|[A-Z]:\\\\Users")
+PATHS = re.compile(r"/(?:home|root|work|Users|tmp)/|[A-Z]:\\\\Users")
 
 
 def notebooks():
