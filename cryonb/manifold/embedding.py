@@ -26,6 +26,7 @@ from cryonb.types import Embedding, EnergyLandscape
 __all__ = ["ConformationalLandscape", "embed"]
 
 FEW, TOO_FEW = 200, 20  # particles
+ENOUGH = 1000  # particles: with 400 to 800, five landscapes out of six were worse than counting
 N_SPECTRAL = 4  # volumes: a cubic in the coordinate
 FINE = 60  # nodes on which the volumes are made
 TAIL = 0.01  # share of particles beyond which the volumes are extrapolated along their slope
@@ -371,6 +372,9 @@ def _result(values, rng, notes):
     centres = (edges[1:] + edges[:-1]) / 2
     gauge = values["gauge_name"]
     landscape = deconvolve_landscape(log_likelihood, edges, rng=rng, gauge=gauge)
+    if len(log_likelihood) < ENOUGH and landscape.verdict == "resolved":
+        why = f"unresolvable: {len(log_likelihood)} particles, at least {ENOUGH} are needed"
+        landscape = replace(landscape, verdict=why)
     posterior = _posterior(log_likelihood)
     flat = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
     flat /= flat.sum(axis=1, keepdims=True)
