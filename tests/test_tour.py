@@ -44,11 +44,9 @@ def test_the_whole_story_is_told(finished):
     assert len(found["class_sizes"]) == 2 and sum(found["class_sizes"]) == N
 
 
-def test_a_landscape_that_is_called_resolved_is_better_than_counting(finished):
-    """So few particles of so few pixels may say nothing; then the verdict must say that."""
-    found = numbers(finished)
-    better = found["landscape_rms_kt"] < min(0.6, found["counting_rms_kt"])
-    assert better or found["landscape_verdict"].startswith("unresolvable")
+def test_so_few_particles_are_not_called_a_resolved_landscape(finished):
+    """The verdict only: how good a landscape is, is measured on 4,000 particles by benchmarks/tour.py."""
+    assert numbers(finished)["landscape_verdict"].startswith("unresolvable")
 
 
 def test_the_report_stands_alone(finished):

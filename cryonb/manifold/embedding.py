@@ -26,7 +26,7 @@ from cryonb.types import Embedding, EnergyLandscape
 __all__ = ["ConformationalLandscape", "embed"]
 
 FEW, TOO_FEW = 200, 20  # particles
-ENOUGH = 1000  # particles: with 400 to 800, five landscapes out of six were worse than counting
+ENOUGH = 1000  # particles; a round number: tours of 500, 600 and 800 (32 px) were all worse than counting
 N_SPECTRAL = 4  # volumes: a cubic in the coordinate
 FINE = 60  # nodes on which the volumes are made
 TAIL = 0.01  # share of particles beyond which the volumes are extrapolated along their slope
@@ -35,7 +35,7 @@ SLOPE = 0.14  # of the covered range: over which that slope is taken
 EXTENSION = 0.1  # of the covered range: room on either side for the next round
 N_DIFFUSION = 5
 # Likelihoods know nothing of errors that particles share (poses, the volumes' attenuation): on simulated ribosomes the
-# posteriors were 1.2 to 1.6 times too narrow, which leaves wells with soft walls. 1 / 1.2² is the least correction.
+# posteriors were 1.2 to 1.6 times too narrow, which leaves wells with soft walls. Chosen on the tour's data: see docs/decisions.md.
 TEMPER = 0.7
 
 
