@@ -35,7 +35,8 @@ SLOPE = 0.14  # of the covered range: over which that slope is taken
 EXTENSION = 0.1  # of the covered range: room on either side for the next round
 N_DIFFUSION = 5
 # Likelihoods know nothing of errors that particles share (poses, the volumes' attenuation): on simulated ribosomes the
-# posteriors were 1.2 to 1.6 times too narrow, which leaves wells with soft walls. Chosen on the tour's data: see docs/decisions.md.
+# posteriors were 1.2 to 1.6 times too narrow, which leaves wells with soft walls.
+# Chosen on the tour's data: see docs/decisions.md.
 TEMPER = 0.7
 
 
