@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cryonb import io, samples
+from cryonb import bayes, io, samples
 from cryonb.__main__ import main
 from cryonb.tour import chapters
 
@@ -108,6 +109,22 @@ def test_a_tour_of_own_particles_with_their_angles(finished, tmp_path):
     assert "cannot check" in page and "there is no truth" in page
 
 
+def test_a_class_that_ends_empty_is_told_and_not_drawn(finished, tmp_path, monkeypatch):
+    classify = bayes.classify_3d
+
+    def all_in_the_first(*args, **options):
+        found = classify(*args, **options | {"n_iterations": 1})
+        return replace(found, probability=np.eye(2)[np.zeros(N, dtype=int)])
+
+    monkeypatch.setattr(bayes, "classify_3d", all_in_the_first)
+    star, out = finished / "particles" / "classified.star", tmp_path / "own"
+    assert main(["tour", "--particles", str(star), "--out", str(out), "--classes", "2", "--quiet"]) == 0
+    assert numbers(out)["class_sizes"] == [N, 0]
+    assert numbers(out)["class_resolution_angstrom"][1] is None
+    assert [path.name for path in sorted((out / "volumes").glob("class_*"))] == ["class_1.mrc"]
+    assert "Class 2 ended without particles" in (out / "report.html").read_text()
+
+
 def test_own_particles_without_angles_need_a_reference(finished, tmp_path, capsys):
     star = finished / "particles" / "particles.star"
     assert main(["tour", "--particles", str(star), "--out", str(tmp_path / "own"), "--quiet"]) == 1
@@ -169,13 +186,14 @@ def test_relions_own_output_goes_through_the_tour(tmp_path):
     subprocess.run(
         ["relion_refine", "--i", "particles.star", "--ref", "reference.mrc", "--o", "run/run", *options.split(),
          "--K", "1", "--ctf", "--ctf_corrected_ref", "--firstiter_cc", "--ini_high", "50", "--flatten_solvent",
-         "--dont_check_norm", "--sym", "C1", "--tau2_fudge", "4"],
+         "--dont_check_norm", "--sym", "C1", "--tau2_fudge", "4", "--random_seed", "1"],
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
     star = tmp_path / "run" / "run_it001_data.star"
     out = tmp_path / "tour"
     assert main(["tour", "--particles", str(star), "--out", str(out), "--quiet"]) == 0
     found = numbers(out)
-    assert found["particles"] == 200 and min(found["class_resolution_angstrom"]) < 60
+    assert found["particles"] == 200
+    assert min(limit for limit in found["class_resolution_angstrom"] if limit is not None) < 60
     written = io.read_particles(out / "particles" / "classified.star")
     assert (written.metadata["rlnGroupNumber"] == io.read_particles(star).metadata["rlnGroupNumber"]).all()

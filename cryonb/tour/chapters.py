@@ -65,7 +65,7 @@ def summarise(story):
         "box_px": particles.size_px,
         "pixel_size_angstrom": round(particles.pixel_size, 4),
         "class_sizes": np.bincount(story.classification.label, minlength=len(story.curves)).tolist(),
-        "class_resolution_angstrom": [_number(curve.at(0.143)) for curve in story.curves],
+        "class_resolution_angstrom": [None if curve is None else _number(curve.at(0.143)) for curve in story.curves],
         "landscape_verdict": found.landscape.verdict,
         "landscape_range_kt": _number(np.nanmax(found.landscape.energy_kt)),
         "gauge": found.landscape.gauge[0],
@@ -260,8 +260,8 @@ def _classes(story, folder):
     with plt.style.context(plot.STYLE):
         columns = 2 if truth is not None else 1
         figure, axes = plt.subplots(1, columns, figsize=(4.8 * columns, 3.2), squeeze=False, layout="constrained")
-        labels = [f"class {k + 1}" for k in range(len(story.curves))]
-        plot.fourier_shell_correlation(story.curves, ax=axes[0, 0], labels=labels)
+        curves = {f"class {k + 1}": curve for k, curve in enumerate(story.curves) if curve is not None}
+        plot.fourier_shell_correlation(list(curves.values()), ax=axes[0, 0], labels=list(curves))
         if truth is not None:
             accuracy, confusion = compare_classes(classification.label, truth.label)
             plot.confusion(confusion, ax=axes[0, 1], true_names=truth.label_names)
@@ -274,6 +274,12 @@ def _classes(story, folder):
         "Bayesian 3D classification (Scheres 2012) around the orientations found; each particle is scored against "
         "volumes made from the other half of the particles, so that its own noise cannot keep it in a class."
     )
+    empty = [str(k + 1) for k, curve in enumerate(story.curves) if curve is None]
+    if empty:
+        text += (
+            f" Class {' and '.join(empty)} ended without particles in at least one of the halves: no volume is made "
+            "of it, and the data were not told apart."
+        )
     return Section("Classes", text, tuple(pictures))
 
 
@@ -347,4 +353,3 @@ def _command(plan):
 
 def _number(value):
     return None if not np.isfinite(value) else round(float(value), 4)
-

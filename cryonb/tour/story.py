@@ -25,7 +25,7 @@ class Story:
         With the poses that were found or given.
     refinement : Refinement, or None where the poses came with the particles
     classification : Classification
-    curves : list of FSC, one per class
+    curves : list of FSC, one per class; None for a class that a half has no particle of
     conformations : ConformationalLandscape
     summary : dict
         The numbers of ``summary.json``.
@@ -119,31 +119,35 @@ def classify(source, particles, start, plan, stages, progress):
 
 
 def reconstruct_classes(source, particles, classification, plan, stages):
-    """Volume and FSC of each class, from two halves of its particles."""
+    """Volume and FSC of each class, from two halves of its particles; None and None where a half has none of them."""
     size_px, pixel_size = particles.size_px, particles.pixel_size
     mask = filters.soft_sphere(size_px, 0.5 * source.mask_diameter / pixel_size)
+    in_half = np.arange(2)[:, None] == classification.half
+    shares = classification.probability.T[:, None] * in_half  # (K, 2, n)
+    filled = shares.sum(axis=2).min(axis=1) >= 1
 
     def compute():
-        halves = []
-        for k in range(plan.n_classes):
-            weights = classification.probability[:, k]
-            pair = [
-                reconstruction.reconstruct(
-                    particles, weights=weights * (classification.half == half), workers=plan.workers, progress=False
-                ).data
-                for half in range(2)
-            ]
-            halves.append(pair)
-        return {"halves": np.array(halves, dtype=np.float32)}
+        halves = np.zeros((plan.n_classes, 2, size_px, size_px, size_px), dtype=np.float32)
+        for k in np.flatnonzero(filled):
+            for half in range(2):
+                volume = reconstruction.reconstruct(
+                    particles, weights=shares[k, half], workers=plan.workers, progress=False
+                )
+                halves[k, half] = volume.data
+        return {"halves": halves}
 
     halves = stages.stored("reconstruct", "reconstruct each class from two halves", compute)["halves"]
-    pairs = [[Volume(data, pixel_size) for data in pair] for pair in halves]
-    curves = [resolution.fourier_shell_correlation(*pair, mask=mask) for pair in pairs]
-    volumes = []
-    for (first, second), curve in zip(pairs, curves):
-        mean = Volume((first.data + second.data) / 2 * mask, pixel_size)
+    volumes, curves = [], []
+    for k, (first, second) in enumerate(halves):
+        if not filled[k]:
+            volumes.append(None)
+            curves.append(None)
+            continue
+        pair = Volume(first, pixel_size), Volume(second, pixel_size)
+        curve = resolution.fourier_shell_correlation(*pair, mask=mask)
         limit = min(max(curve.at(0.143), 2 * pixel_size), particles.box_size / 2)
-        volumes.append(filters.low_pass(mean, limit))
+        volumes.append(filters.low_pass(Volume((first + second) / 2 * mask, pixel_size), limit))
+        curves.append(curve)
     return volumes, curves
 
 
@@ -163,7 +167,8 @@ def write_results(out, particles, classification, volumes, conformations):
     """Volumes as MRC, particles with their classes as a STAR file that RELION reads."""
     (out / "volumes").mkdir(exist_ok=True)
     for k, volume in enumerate(volumes):
-        io.write_volume(volume, out / "volumes" / f"class_{k + 1}.mrc")
+        if volume is not None:
+            io.write_volume(volume, out / "volumes" / f"class_{k + 1}.mrc")
     for m, volume in enumerate(conformations.volumes):
         io.write_volume(volume, out / "volumes" / f"node_{m + 1:02d}.mrc")
     metadata = particles.metadata.copy()
