@@ -163,6 +163,20 @@ def test_global_classification_with_given_references(model):
     assert (result.label == np.repeat([0, 1], 40)).mean() > 0.9
 
 
+def test_classes_are_found_without_poses(two_classes, tmp_path):
+    """One reference, no poses: those of the consensus first, then classes around them; resumed in either part."""
+    particles, label, reference = two_classes
+    blind = dataclasses.replace(particles, poses=None)
+    path = tmp_path / "classes.npz"
+    options = {"n_classes": 2, "rng": 3, "mask_diameter": DIAMETER, "workers": 1, "progress": False}
+    result = bayes.classify_3d(blind, reference, checkpoint=path, **options)
+    assert agreement(result, label) > 0.85
+    apart = result.poses.rotation * particles.poses.rotation.inv()
+    assert np.median(np.degrees(apart.magnitude())) < 6  # the planted poses themselves are 2° off
+    again = bayes.classify_3d(blind, reference, checkpoint=path, **options)
+    assert np.array_equal(again.probability, result.probability)
+
+
 def test_one_class_one_particle_odd_box():
     volume = samples.blobs(20, radius=60.0, sigma=9.0, rng=2).volume(25, 8.0)
     poses = Poses(rotations.random_rotations(4, rng=1))

@@ -1,7 +1,7 @@
 """3D classification: K volumes from one set of particles, with a probability of each class for every particle."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -37,7 +37,9 @@ def classify_3d(
     Parameters
     ----------
     particles : Particles
-        n images with CTF. With poses, only their neighbourhood is searched; without, all orientations are.
+        n images with CTF. With poses, only their neighbourhood is searched; without, all orientations are: from one
+        reference the poses of the consensus are found first and classes are split around them, with a reference for
+        each class poses and classes are found together.
     references : Volume or sequence of Volume
         One, from which the classes are split at random, or one for each class.
     rng : seed or Generator
@@ -80,6 +82,14 @@ def classify_3d(
     if not 1 <= n_classes <= len(particles):
         raise ValueError(f"n_classes must be between 1 and the {len(particles)} particles, got {n_classes}")
     seed = int(np.random.default_rng(rng).integers(2**62))
+    if particles.poses is None and len(volumes) == 1 and n_classes > 1:
+        # split in the first iterations of a global search, classes would differ by less than the poses' errors do
+        consensus = classify_3d(
+            particles, volumes[0], n_classes=1, rng=seed, initial_resolution=initial_resolution,
+            highest_resolution=highest_resolution, mask_diameter=mask_diameter, cross_fit=cross_fit, workers=workers,
+            progress=progress, checkpoint=None if checkpoint is None else f"{checkpoint}.consensus",
+        )  # fmt: skip
+        particles, volumes, initial_resolution = replace(particles, poses=consensus.poses), consensus.volumes, None
     settings = _Settings(
         n_classes, diameter, float(tau_fudge), particles.poses is not None, bool(cross_fit and len(particles) > 1),
         initial_resolution or (60.0 if particles.poses is None else 25.0),
