@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from cryonb import bayes, ctf, parallel, projection, rotations, samples, simulate
 from cryonb.bayes.records import iterations_from_table, iterations_to_table
@@ -60,6 +61,17 @@ def test_refine_reports_what_it_did(refinement):
     assert "200 particles" in repr(refinement) and "local" in repr(records[-1])
     again = iterations_from_table(iterations_to_table(records))
     assert np.array_equal(again[-1].noise, records[-1].noise) and again[-1].resolution == records[-1].resolution
+
+
+def test_posteriors_are_kept(refinement, planted):
+    """The most probable single poses with their weights, best first; the first lies where the mean of its peak does."""
+    top = refinement.top
+    assert (np.diff(top.weight, axis=1) <= 0).all() and (top.weight.sum(1) <= 1 + 1e-5).all()
+    assert np.allclose(top.weight[:, 0], refinement.pmax, rtol=0.02)  # pmax counts the tail that was dropped
+    found = Rotation.from_matrix(top.matrix[:, 0])
+    step = refinement.iterations[-1].step
+    assert np.median(rotations.angular_distance(found, refinement.poses.rotation)) < step
+    assert np.median(np.hypot(*(top.shift[:, 0] - refinement.poses.shift).T)) < 0.5 * PIXEL
 
 
 def test_noise_of_unit_variance_is_found(refinement):

@@ -12,10 +12,11 @@ from cryonb.types import Poses, Volume
 
 from . import maximisation
 from .expectation import Model, expectation
+from .fine import KEPT
 from .maximisation import sum_statistics
 from .model import check_input, initial_noise, low_pass, on_grey_scale
 from .polar import PolarGrid
-from .records import Classification, Iteration, iterations_from_table, iterations_to_table
+from .records import Classification, Iteration, TopPoses, iterations_from_table, iterations_to_table
 from .search import Sampling, coarse_shell
 
 __all__ = ["classify_3d"]
@@ -147,14 +148,17 @@ class _State:
     sigma_offset: float
     shell: float  # what the search needs to see
     iterations: list
+    top: TopPoses
 
     def values(self):
-        plain = {name: value for name, value in vars(self).items() if name != "iterations"}
-        return plain | {"iterations": iterations_to_table(self.iterations)}
+        plain = {name: value for name, value in vars(self).items() if name not in ("iterations", "top")}
+        return plain | {"iterations": iterations_to_table(self.iterations)} | self.top.arrays()
 
     @classmethod
     def restored(cls, values):
-        return cls(**{**values, "iterations": iterations_from_table(values["iterations"])})
+        values = dict(values)
+        top = TopPoses.from_arrays(values)
+        return cls(**values | {"iterations": iterations_from_table(values["iterations"]), "top": top})
 
 
 class _Job:
@@ -192,7 +196,7 @@ class _Job:
         state = _State(
             maps, np.zeros((2, *maps.shape[2:]), np.float32), np.zeros_like(maps), maps[0].copy(), noise,
             np.full(n_k, 1 / n_k), poses.rotation.as_matrix(), np.array(poses.shift), np.full((n, n_k), 1 / n_k),
-            np.zeros(n), 10.0, shell, [],
+            np.zeros(n), 10.0, shell, [], TopPoses.empty(n, KEPT),
         )  # fmt: skip
         if len(volumes) == 1 and n_k > 1:
             self.split(state, rng)
@@ -263,6 +267,7 @@ class _Job:
             state.matrices[index], state.shift[index] = posterior.matrix, posterior.shift
             state.probability[index], state.pmax[index] = posterior.class_probability, posterior.pmax
             entropy[index] = posterior.entropy
+            state.top.put(index, posterior.top)
             self.renew(state, side, sums[side])
         correlation, prior = self.finish(state, sum_statistics([sums[side] for side in self.sides]), grid)
         change = rotations.angular_distance(Rotation.from_matrix(before), Rotation.from_matrix(state.matrices))
@@ -351,5 +356,5 @@ class _Job:
         return Classification(
             tuple(self.volume(data * self.mask) for data in state.joined), tuple(halves), state.probability,
             self.poses(state) if self.particles.poses is None else self.particles.poses,
-            state.pmax, self.half, state.noise, state.iterations,
+            state.pmax, self.half, state.noise, state.iterations, state.top,
         )  # fmt: skip

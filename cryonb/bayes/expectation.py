@@ -18,6 +18,7 @@ from .coarse import coarse_pass
 from .fine import fine_pass
 from .observations import count_harmonics, observe
 from .polar import PolarGrid
+from .records import TopPoses
 from .search import Sampling
 
 __all__ = ["Model", "Posterior", "Statistics", "Task", "expectation"]
@@ -66,6 +67,8 @@ class Posterior:
         Of the posterior over the poses looked at, in nats.
     log_evidence : ndarray (n,)
         log Σ Γ, up to a constant of the image.
+    top : TopPoses
+        The most probable single poses.
     """
 
     class_probability: np.ndarray
@@ -75,6 +78,7 @@ class Posterior:
     pmax: np.ndarray
     entropy: np.ndarray
     log_evidence: np.ndarray
+    top: TopPoses
 
     def __len__(self):
         return len(self.matrix)
@@ -229,4 +233,7 @@ def _in_order(posterior, index, pixel_size):
     place = np.empty(index.max() + 1, dtype=np.int64)
     place[posterior["index"]] = np.arange(len(index))
     rows = {name: value[place[index]] for name, value in posterior.items() if name != "index"}
-    return Posterior(shift=rows.pop("shift_px") * pixel_size, **rows)
+    top = TopPoses(
+        rows.pop("top_weight"), rows.pop("top_class"), rows.pop("top_matrix"), rows.pop("top_shift_px") * pixel_size
+    )
+    return Posterior(shift=rows.pop("shift_px") * pixel_size, top=top, **rows)

@@ -14,6 +14,7 @@ __all__ = ["fine_pass"]
 
 BLOCK = 64  # particles whose shifted images are held at once
 THRESHOLD = 1e-3  # posterior weights below this fraction of a particle's best are dropped
+KEPT = 8  # poses of each particle that are kept with their weights
 NEAR = 2.5  # fine steps from the best pose within which poses are averaged
 
 
@@ -39,6 +40,8 @@ def fine_pass(task, observations, candidates, index):
         "class_probability": np.zeros((n, n_k)), "matrix": np.zeros((n, 3, 3)), "shift_px": np.zeros((n, 2)),
         "best_class": np.zeros(n, dtype=np.int64), "pmax": np.zeros(n), "entropy": np.zeros(n),
         "log_evidence": np.zeros(n),
+        "top_weight": np.zeros((n, KEPT), dtype=np.float32), "top_class": np.zeros((n, KEPT), dtype=np.int16),
+        "top_matrix": np.zeros((n, KEPT, 3, 3), dtype=np.float32), "top_shift_px": np.zeros((n, KEPT, 2), np.float32),
     }  # fmt: skip
     for start in range(0, n, BLOCK):
         some = np.arange(start, min(start + BLOCK, n))
@@ -144,6 +147,11 @@ class _FinePass:
         cosine = np.cos(np.radians(NEAR * self.task.sampling.step))
         near = np.einsum("nij,ij->n", pose, pose[best]) > 1 + 2 * cosine
         offset = self.shifts[shifts[shift]]
+        top = np.argsort(-weight, kind="stable")[:KEPT]
+        kept = i, slice(len(top))
+        posterior["top_weight"][kept], posterior["top_class"][kept] = weight[top], rows[row[top]] // n_views
+        posterior["top_matrix"][kept] = pose[top]
+        posterior["top_shift_px"][kept] = offset[top] + self.task.centre_px[self.index[i]]
         posterior["matrix"][i] = np.tensordot(weight[near], pose[near], 1)
         centre = self.task.centre_px[self.index[i]]
         posterior["shift_px"][i] = weight[near] @ offset[near] / weight[near].sum() + centre

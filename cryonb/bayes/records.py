@@ -6,7 +6,7 @@ import numpy as np
 
 from cryonb.types import Poses, Volume
 
-__all__ = ["Classification", "Iteration", "Refinement", "iterations_from_table", "iterations_to_table"]
+__all__ = ["Classification", "Iteration", "Refinement", "TopPoses", "iterations_from_table", "iterations_to_table"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,6 +69,50 @@ class Iteration:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class TopPoses:
+    """The posterior of n particles, kept sparsely: their m most probable single poses, best first.
+
+    Parameters
+    ----------
+    weight : ndarray (n, m) float32
+        Probability of each pose; a row sums to less than 1 by what was not kept, and is 0 where there are fewer.
+    label : ndarray (n, m) int
+        Class.
+    matrix : ndarray (n, m, 3, 3) float32
+        Image frame to volume frame.
+    shift : ndarray (n, m, 2) float32
+        Å.
+    """
+
+    weight: np.ndarray
+    label: np.ndarray
+    matrix: np.ndarray
+    shift: np.ndarray
+
+    @classmethod
+    def empty(cls, n, m):
+        """No pose known of any of n particles."""
+        return cls(
+            np.zeros((n, m), np.float32), np.zeros((n, m), np.int16), np.zeros((n, m, 3, 3), np.float32),
+            np.zeros((n, m, 2), np.float32),
+        )  # fmt: skip
+
+    def put(self, index, other):
+        """Take the rows ``index`` from another one, in place."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[index] = getattr(other, name)
+
+    def arrays(self):
+        """As arrays by name, for a checkpoint."""
+        return {f"top_{name}": getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_arrays(cls, values):
+        """Takes what `arrays` gave out of a dict."""
+        return cls(*(values.pop(f"top_{name}") for name in cls.__dataclass_fields__))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Refinement:
     """A refined volume, with the evidence for it.
@@ -91,6 +135,8 @@ class Refinement:
     noise : ndarray (g, d // 2 + 1)
         σ² per optics group and shell.
     iterations : list of Iteration
+    top : TopPoses
+        What else each particle's pose might be.
     """
 
     volume: Volume
@@ -102,6 +148,7 @@ class Refinement:
     pmax: np.ndarray
     noise: np.ndarray
     iterations: list[Iteration]
+    top: TopPoses
 
     def __repr__(self):
         return f"Refinement({len(self.poses)} particles, {self.resolution:.1f} Å, {len(self.iterations)} iterations)"
@@ -126,6 +173,8 @@ class Classification:
         Which half each particle belongs to.
     noise : ndarray (g, d // 2 + 1)
     iterations : list of Iteration
+    top : TopPoses
+        The most probable (class, pose) of each particle.
     """
 
     volumes: tuple[Volume, ...]
@@ -136,6 +185,7 @@ class Classification:
     half: np.ndarray
     noise: np.ndarray
     iterations: list[Iteration]
+    top: TopPoses
 
     @property
     def label(self):

@@ -12,9 +12,10 @@ from cryonb.types import Poses, Volume
 
 from . import maximisation
 from .expectation import Model, expectation
+from .fine import KEPT
 from .model import check_input, initial_noise, low_pass, on_grey_scale
 from .polar import PolarGrid
-from .records import Iteration, Refinement, iterations_from_table, iterations_to_table
+from .records import Iteration, Refinement, TopPoses, iterations_from_table, iterations_to_table
 from .search import Sampling, coarse_shell
 
 __all__ = ["refine"]
@@ -74,7 +75,7 @@ def refine(
     key = {"question": "refine", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
            "seed": seed, "mask": diameter, "start": initial_resolution}  # fmt: skip
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
-    state = job.start(reference) if saved is None else _State.restored(saved, particles.pixel_size)
+    state = job.start(reference) if saved is None else _State.restored(saved)
     bar = tqdm(initial=len(state.iterations), desc="refine", unit="iteration", disable=not progress)
     while not state.finished:
         job.iterate(state)
@@ -105,18 +106,21 @@ class _State:
     best_shell: float
     stalled: int
     iterations: list
+    top: TopPoses
 
     @property
     def finished(self):
         return self.stage == "done"
 
     def values(self):
-        plain = {name: value for name, value in vars(self).items() if name != "iterations"}
-        return plain | {"iterations": iterations_to_table(self.iterations)}
+        plain = {name: value for name, value in vars(self).items() if name not in ("iterations", "top")}
+        return plain | {"iterations": iterations_to_table(self.iterations)} | self.top.arrays()
 
     @classmethod
-    def restored(cls, values, pixel_size):
-        return cls(**{**values, "iterations": iterations_from_table(values["iterations"])})
+    def restored(cls, values):
+        values = dict(values)
+        top = TopPoses.from_arrays(values)
+        return cls(**values | {"iterations": iterations_from_table(values["iterations"]), "top": top})
 
 
 class _Job:
@@ -145,7 +149,7 @@ class _Job:
         n, empty = len(particles), np.zeros_like(reference.data)
         return _State(
             np.stack([reference.data] * 2), np.stack([empty] * 2), empty, noise, np.stack([np.eye(3)] * n),
-            np.zeros((n, 2)), np.zeros(n), 10.0, shell, 10.0, "global", 0, 0.0, 0, [],
+            np.zeros((n, 2)), np.zeros(n), 10.0, shell, 10.0, "global", 0, 0.0, 0, [], TopPoses.empty(n, KEPT),
         )  # fmt: skip
 
     def grid(self, max_shell):
@@ -183,6 +187,7 @@ class _Job:
             sums.append(statistics)
             state.matrices[index], state.shift[index] = posterior.matrix, posterior.shift
             state.pmax[index] = posterior.pmax
+            state.top.put(index, posterior.top)
             entropy.append(posterior.entropy)
         change = np.nan
         if len(again):
@@ -244,5 +249,5 @@ class _Job:
         return Refinement(
             Volume(state.final, pixel), tuple(Volume(half, pixel) for half in state.half_maps), record.correlation,
             record.resolution, Poses(Rotation.from_matrix(state.matrices), state.shift), self.half, state.pmax,
-            state.noise, state.iterations,
+            state.noise, state.iterations, state.top,
         )  # fmt: skip
