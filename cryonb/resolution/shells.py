@@ -1,4 +1,4 @@
-"""How much of a volume to believe: the Fourier shell correlation between two volumes.
+"""Fourier shell and ring correlation: the curve, and where it is read.
 
 0.143 between half maps, 0.5 between a map and a model; frequencies in Å⁻¹, resolutions in Å.
 """
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import filters, fourier
-from .types import Volume
+from .. import filters, fourier
+from ..types import Volume
 
 __all__ = [
     "FSC", "HALF_MAP_THRESHOLD", "MODEL_THRESHOLD", "fourier_ring_correlation", "fourier_shell_correlation",
@@ -119,13 +119,10 @@ def fourier_shell_correlation(a, b, *, mask=None):
     >>> bool(np.abs(fourier_shell_correlation(a, b).correlation[6:]).max() < 0.2)
     True
     """
-    if a.size_px != b.size_px:
-        raise ValueError(f"volumes must have the same box, got {a.size_px} and {b.size_px} voxels")
-    if abs(a.voxel_size / b.voxel_size - 1) > 1e-3:
-        raise ValueError(f"volumes must have the same voxel size, got {a.voxel_size:g} and {b.voxel_size:g} Å")
-    factor = _mask_values(mask, a, b)
+    check_same_grid(a, b)
+    factor = mask_values(mask, a, b)
     return shell_correlation(
-        _finite_transform(a.data * factor, 3), _finite_transform(b.data * factor, 3), a.voxel_size, ndim=3
+        finite_transform(a.data * factor, 3), finite_transform(b.data * factor, 3), a.voxel_size, ndim=3
     )
 
 
@@ -156,7 +153,7 @@ def fourier_ring_correlation(a, b, pixel_size, *, mask=None):
         if np.shape(mask) != a.shape[-2:]:
             raise ValueError(f"mask must have shape {a.shape[-2:]}, got {np.shape(mask)}")
         a, b = a * mask, b * mask
-    return shell_correlation(_finite_transform(a, 2), _finite_transform(b, 2), pixel_size, ndim=2)
+    return shell_correlation(finite_transform(a, 2), finite_transform(b, 2), pixel_size, ndim=2)
 
 
 def shell_correlation(transform_a, transform_b, pixel_size, *, ndim):
@@ -193,13 +190,24 @@ def shell_correlation(transform_a, transform_b, pixel_size, *, ndim):
     return FSC(np.arange(n_shells) / (size_px * pixel_size), correlation, n_pixels, float(pixel_size))
 
 
-def _finite_transform(array, ndim):
+def check_same_grid(a, b):
+    """Refuse two volumes whose boxes or voxel sizes differ."""
+    if a.size_px != b.size_px:
+        raise ValueError(f"volumes must have the same box, got {a.size_px} and {b.size_px} voxels")
+    if abs(a.voxel_size / b.voxel_size - 1) > 1e-3:
+        raise ValueError(f"volumes must have the same voxel size, got {a.voxel_size:g} and {b.voxel_size:g} Å")
+
+
+def finite_transform(array, ndim):
+    """Centred transform of values that must all be finite."""
     if not np.isfinite(array).all():
         raise ValueError(f"{int((~np.isfinite(array)).sum())} values are NaN or infinite; expected none")
-    return fourier.transform(array, ndim=ndim)
+    # volumes in double precision: sharpened ones span more powers of ten than single precision holds
+    return fourier.transform(array.astype(np.float64) if ndim == 3 else array, ndim=ndim)
 
 
-def _mask_values(mask, a, b):
+def mask_values(mask, a, b):
+    """What multiplies two volumes, as an array, from any of the forms that a ``mask`` may have."""
     if mask is None:
         return np.float32(1)
     if isinstance(mask, str):
