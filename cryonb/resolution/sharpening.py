@@ -161,12 +161,12 @@ def b_factor(plot, *, low=WILSON_LIMIT, high=None):
     high = plot.resolution if high is None else high
     if not 0 < high < low:
         raise ValueError(
-            f"a B factor is fitted from {low:g} Å to something finer, got {high:g} Å: this volume does not reach there"
+            f"a B factor is fitted from {low:.3g} Å to something finer, got {high:.3g} Å: this volume does not reach there"
         )
     square = plot.inverse_square
     fitted = (square >= 1 / low**2 - 1e-9) & (square <= 1 / high**2 + 1e-9) & np.isfinite(plot.log_weighted)
     if fitted.sum() < FEWEST_SHELLS:
-        raise ValueError(f"{fitted.sum()} shells lie between {low:g} and {high:g} Å; a line needs {FEWEST_SHELLS}")
+        raise ValueError(f"{fitted.sum()} shells lie between {low:.3g} and {high:.3g} Å; a line needs {FEWEST_SHELLS}")
     x, y = square[fitted], plot.log_weighted[fitted]
     slope, intercept = np.polyfit(x, y, 1)
     residual = y - (intercept + slope * x)
