@@ -161,7 +161,8 @@ def b_factor(plot, *, low=WILSON_LIMIT, high=None):
     high = plot.resolution if high is None else high
     if not 0 < high < low:
         raise ValueError(
-            f"a B factor is fitted from {low:.3g} Å to something finer, got {high:.3g} Å: this volume does not reach there"
+            f"a B factor is fitted from {low:.3g} Å to something finer, got {high:.3g} Å: "
+            "this volume does not reach there"
         )
     square = plot.inverse_square
     fitted = (square >= 1 / low**2 - 1e-9) & (square <= 1 / high**2 + 1e-9) & np.isfinite(plot.log_weighted)
