@@ -5,8 +5,16 @@ from functools import cached_property
 
 import numpy as np
 
-from .. import fourier, rotations
-from .shells import FSC, HALF_MAP_THRESHOLD, check_same_grid, finite_transform, mask_values, shell_correlation
+from .. import rotations
+from .shells import (
+    FSC,
+    HALF_MAP_THRESHOLD,
+    check_same_grid,
+    half_frequencies,
+    half_transform,
+    mask_values,
+    volume_correlation,
+)
 
 __all__ = ["DirectionalFSC", "directional_fsc"]
 
@@ -114,8 +122,8 @@ def directional_fsc(half1, half2, *, mask=None, half_angle=20.0, order=2, thresh
     if not 0 < half_angle <= 90:
         raise ValueError(f"half_angle must be between 0 and 90°, got {half_angle:g}")
     factor = mask_values(mask, half1, half2)
-    a, b = (finite_transform(half.data * factor, 3) for half in (half1, half2))
-    overall = shell_correlation(a, b, half1.voxel_size, ndim=3)
+    a, b = (half_transform(half.data * factor) for half in (half1, half2))
+    overall = volume_correlation(a, b, half1.voxel_size)
     unit, shell, products = _half_space(a, b)
     directions = rotations.healpix_directions(order)
     upper = (directions[:, 2] > 1e-9) | ((np.abs(directions[:, 2]) <= 1e-9) & _on_half_equator(directions))
@@ -125,16 +133,15 @@ def directional_fsc(half1, half2, *, mask=None, half_angle=20.0, order=2, thresh
 
 
 def _half_space(a, b):
-    """Unit vectors (n, 3), shells (n,) and products (3, n) of the Fourier pixels of one half space up to Nyquist."""
-    size_px = a.shape[-1]
-    shell = fourier.shell_index(size_px, ndim=3)
-    kx, ky, kz = fourier.frequency_grid(size_px, ndim=3)
-    keep = (shell > 0) & (shell <= size_px // 2) & (kz >= 0)
-    unit = np.stack([kx[keep], ky[keep], kz[keep]], axis=1).astype(np.float32)
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    """Unit vectors (n, 3), shells (n,) and products (3, n) of the pixels of two half transforms up to Nyquist."""
+    kz, ky, kx = half_frequencies(a.shape[0])
+    radius = np.sqrt(kz**2 + ky**2 + kx**2)
+    shell = np.rint(radius).astype(np.int32)
+    keep = (shell > 0) & (shell <= a.shape[0] // 2)
+    radius = radius[keep]
+    unit = np.stack([(np.broadcast_to(k, a.shape)[keep] / radius).astype(np.float32) for k in (kx, ky, kz)], axis=1)
     a, b = a[keep], b[keep]
-    products = np.stack([(a * b.conj()).real, np.abs(a) ** 2, np.abs(b) ** 2]).astype(np.float64)
-    return unit, shell[keep], products
+    return unit, shell[keep], np.stack([(a * b.conj()).real, np.abs(a) ** 2, np.abs(b) ** 2])
 
 
 def _cone_curve(unit, shell, products, axis, half_angle, n_shells):

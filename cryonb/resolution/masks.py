@@ -6,7 +6,7 @@ import numpy as np
 import scipy.fft
 
 from .. import filters, fourier
-from .shells import FSC, check_same_grid, finite_transform, mask_values, shell_correlation
+from .shells import FSC, check_same_grid, half_transform, mask_values, volume_correlation
 
 __all__ = ["CorrectedFSC", "automatic_mask", "correct_for_mask", "corrected_fsc", "randomise_phases"]
 
@@ -94,18 +94,15 @@ def corrected_fsc(half1, half2, mask, *, rng, randomise_from=None):
     check_same_grid(half1, half2)
     mean = half1.with_data((half1.data + half2.data) / 2)
     factor = automatic_mask(mean) if isinstance(mask, str) and mask == "auto" else mask_values(mask, half1, half2)
-    transforms = [finite_transform(half.data, 3) for half in (half1, half2)]
-    unmasked = shell_correlation(*transforms, half1.voxel_size, ndim=3)
+    unmasked = _correlation(half1.data, half2.data, half1.voxel_size)
     start = _first_random_shell(unmasked, randomise_from, half1.box_size)
     generators = np.random.default_rng(rng).spawn(2)
-    masked = shell_correlation(
-        *(finite_transform(half.data * factor, 3) for half in (half1, half2)), half1.voxel_size, ndim=3
-    )
+    masked = _correlation(half1.data * factor, half2.data * factor, half1.voxel_size)
     random = (
-        randomise_phases(half, half1.box_size / start, rng=generator).data
+        randomise_phases(half, half1.box_size / start, rng=generator).data * factor
         for half, generator in zip((half1, half2), generators, strict=True)
     )
-    randomised = shell_correlation(*(finite_transform(data * factor, 3) for data in random), half1.voxel_size, ndim=3)
+    randomised = _correlation(*random, half1.voxel_size)
     corrected = correct_for_mask(masked, randomised, from_shell=start + LEAKAGE_SHELLS)
     return CorrectedFSC(unmasked, masked, randomised, corrected, half1.box_size / start)
 
@@ -248,6 +245,10 @@ def mask_threshold(smooth):
     noise = solvent + NOISE_DEVIATIONS * (solvent - low)
     otsu = filters.otsu_threshold(smooth)
     return float(max(otsu, noise)) if noise < inside.max() else float(otsu)
+
+
+def _correlation(a, b, voxel_size):
+    return volume_correlation(half_transform(a), half_transform(b), voxel_size)
 
 
 def _first_random_shell(unmasked, randomise_from, box_size):
