@@ -173,7 +173,7 @@ def noise_substitution_test(half_maps_of, particles, *, resolution, rng, mask=No
         must start from where the original did, not from its result.
     particles : Particles
     resolution : float
-        Å: from here on phases are randomised. Take about 4/3 of the resolution that is claimed.
+        Å: from here on phases are randomised. Take it coarser than the resolution that is claimed.
     rng : int or numpy.random.Generator
     mask : optional
         As in `cryonb.resolution.fourier_shell_correlation`.

@@ -5,7 +5,7 @@ import scipy.fft
 
 from .. import filters, fourier
 from ..types import Volume
-from .shells import HALF_MAP_THRESHOLD, check_same_grid, fourier_shell_correlation, mask_values
+from .shells import HALF_MAP_THRESHOLD, check_finite, check_same_grid, fourier_shell_correlation, mask_values
 
 __all__ = ["local_resolution"]
 
@@ -47,7 +47,7 @@ def local_resolution(half1, half2, *, mask=None, window=None, threshold=HALF_MAP
     Raises
     ------
     ValueError
-        Boxes or voxel sizes that differ, a mask that is empty, a window wider than the box.
+        Boxes or voxel sizes that differ, values that are not finite, an empty mask, a window wider than the box.
 
     Notes
     -----
@@ -56,7 +56,8 @@ def local_resolution(half1, half2, *, mask=None, window=None, threshold=HALF_MAP
     nothing and needs no correction; and the cost is eight Fourier transforms a band instead of two a voxel. About
     eight volumes are in memory at once. A window of width w cannot see detail in the resolution finer than w, and its
     correlation in a band has an error of about 1 / √(Fourier pixels of the band inside the window): values scatter by
-    a band or two, more in small windows. Half maps must not have been masked or filtered.
+    a band or two, more in small windows. Near a border the better side reaches into the worse one, by up to a window.
+    Half maps must not have been masked or filtered.
 
     Examples
     --------
@@ -69,6 +70,8 @@ def local_resolution(half1, half2, *, mask=None, window=None, threshold=HALF_MAP
     True
     """
     check_same_grid(half1, half2)
+    for half in (half1, half2):
+        check_finite(half.data)
     weight = np.broadcast_to(np.asarray(mask_values(mask, half1, half2), np.float32), half1.data.shape)
     if not (weight >= 0.5).any():
         raise ValueError(f"the mask is empty: its largest value is {weight.max():g}, expected 0.5 or more")

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.fft
 
 from .. import filters, fourier
-from .shells import FSC, check_same_grid, half_transform, mask_values, volume_correlation
+from .shells import FSC, check_finite, check_same_grid, half_transform, mask_values, volume_correlation
 
 __all__ = ["CorrectedFSC", "automatic_mask", "correct_for_mask", "corrected_fsc", "randomise_phases"]
 
@@ -158,6 +158,7 @@ def randomise_phases(volume, resolution, *, rng):
     >>> bool(np.allclose(before, after, rtol=1e-4)), bool(np.allclose(volume.data, random.data, atol=0.1))
     (True, False)
     """
+    check_finite(volume.data)
     data = random_phase_images(volume.data[None], resolution / volume.voxel_size, np.random.default_rng(rng), ndim=3)
     return volume.with_data(data[0])
 
@@ -219,6 +220,7 @@ def automatic_mask(volume, *, resolution=15.0, threshold=None, extend=6.0, edge=
     """
     if extend < 0 or edge < 0:
         raise ValueError(f"extend and edge must be 0 Å or more, got {extend:g} and {edge:g}")
+    check_finite(volume.data)
     resolution = max(resolution, 3 * volume.voxel_size)
     if threshold is None:
         threshold = mask_threshold(filters.low_pass(volume, resolution).data)

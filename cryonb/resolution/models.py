@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from .. import projection
 from ..types import AtomicModel, Volume
 from .shells import fourier_shell_correlation
 
@@ -26,8 +25,7 @@ def map_model_fsc(volume, model, *, mask=None):
 
     Returns
     -------
-    FSC: 0.5 where the signal-to-noise ratio of the full map, its amplitude-wise correlation with a perfect model, does
-    so too (Rosenthal & Henderson, J Mol Biol 333:721 (2003)).
+    FSC: 0.5 against a perfect model where half maps have 0.143 (Rosenthal & Henderson, J Mol Biol 333:721 (2003)).
 
     Raises
     ------
@@ -70,6 +68,8 @@ def model_volume(model, like):
         return model
     if not isinstance(model, AtomicModel):
         raise TypeError(f"model must be an AtomicModel or a Volume, got {type(model).__name__}")
+    from .. import projection  # numba: only who has a model waits for it
+
     centre = like.origin + like.size_px // 2 * like.voxel_size
     coordinates = model.coordinates - centre
     inside = (np.abs(coordinates) < like.box_size / 2).all(axis=1)

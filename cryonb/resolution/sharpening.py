@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import filters, fourier
-from .shells import FSC
+from .shells import FSC, check_finite
 
 __all__ = ["BFactor", "Guinier", "b_factor", "guinier", "map_quality", "sharpen"]
 
@@ -118,6 +118,7 @@ def guinier(volume, *, fsc=None):
     >>> bool(np.allclose(guinier(Volume(data, 2.0)).log_amplitude, 0))
     True
     """
+    check_finite(volume.data)
     amplitude = fourier.shell_mean(np.abs(fourier.transform(volume.data.astype(np.float64))), ndim=3)
     frequency = np.arange(len(amplitude)) / volume.box_size
     if fsc is None:
@@ -210,6 +211,7 @@ def sharpen(volume, b_factor, *, fsc=None, resolution=None):
     >>> bool(np.allclose(there_and_back.data, volume.data, atol=1e-5))
     True
     """
+    check_finite(volume.data)
     b_factor = float(b_factor)
     if not np.isfinite(b_factor):
         raise ValueError(f"b_factor must be finite in Å², got {b_factor}")

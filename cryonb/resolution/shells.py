@@ -202,7 +202,7 @@ def half_transform(data):
 
     In double precision: an unsharpened volume spans more powers of ten than single precision holds.
     """
-    _check_finite(data)
+    check_finite(data)
     return scipy.fft.rfftn(data.astype(np.float64))
 
 
@@ -234,11 +234,12 @@ def volume_correlation(transform_a, transform_b, pixel_size):
 
 
 def _finite_transform(images):
-    _check_finite(images)
+    check_finite(images)
     return fourier.transform(images, ndim=2)
 
 
-def _check_finite(array):
+def check_finite(array):
+    """Refuse NaN and infinite values."""
     if not np.isfinite(array).all():
         raise ValueError(f"{int((~np.isfinite(array)).sum())} values are NaN or infinite; expected none")
 
