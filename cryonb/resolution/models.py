@@ -63,6 +63,16 @@ def model_volume(model, like):
     Notes
     -----
     One Gaussian per atom in place of tabulated scattering factors: what all atoms share cancels in a shell correlation.
+
+    Examples
+    --------
+    One oxygen at the middle of the box, which is voxel 4 of 8:
+
+    >>> import gemmi
+    >>> line = "HETATM    1  O   HOH A   1       8.000   8.000   8.000  1.00 20.00           O"
+    >>> density = model_volume(AtomicModel(gemmi.read_pdb_string(line)), Volume(np.zeros((8, 8, 8)), 2.0))
+    >>> round(float(density.data.sum()), 1), tuple(int(i) for i in np.argwhere(density.data == density.data.max())[0])
+    (8.0, (4, 4, 4))
     """
     if isinstance(model, Volume):
         return model
