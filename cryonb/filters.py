@@ -12,8 +12,8 @@ from . import fourier
 from .types import Particles, Volume
 
 __all__ = [
-    "butterworth", "high_pass", "low_pass", "noise_spectrum", "normalise", "raised_cosine", "resample", "soft_mask",
-    "soft_sphere", "whiten",
+    "butterworth", "high_pass", "low_pass", "noise_spectrum", "normalise", "otsu_threshold", "raised_cosine",
+    "resample", "soft_mask", "soft_sphere", "whiten",
 ]  # fmt: skip
 
 BATCH = 512  # images in memory at once
@@ -108,7 +108,7 @@ def soft_mask(volume, *, threshold=None, resolution=None, dilate_px=3, edge_px=6
 
     resolution = max(15.0, 3 * volume.voxel_size) if resolution is None else resolution
     smooth = low_pass(volume, resolution).data
-    threshold = _otsu(smooth) if threshold is None else threshold
+    threshold = otsu_threshold(smooth) if threshold is None else threshold
     label, n_bodies = ndimage.label(smooth > threshold)
     if n_bodies == 0:
         raise ValueError(
@@ -414,8 +414,14 @@ def _check_resolution(resolution):
         raise ValueError(f"resolution must be positive in Å, got {resolution:g}")
 
 
-def _otsu(values):
-    """Threshold that maximises the variance between the two classes."""
+def otsu_threshold(values):
+    """Grey level that splits ``values`` in two with the most variance between the classes (Otsu 1979).
+
+    Examples
+    --------
+    >>> bool(1 < otsu_threshold(np.array([0.0, 0.1, 1.0, 4.0, 4.2])) < 4)
+    True
+    """
     counts, edges = np.histogram(values, bins=256)
     centers = (edges[1:] + edges[:-1]) / 2
     below = np.cumsum(counts)[:-1]

@@ -11,7 +11,19 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from cryonb import CTF, Embedding, EnergyLandscape, Particles, Volume, ctf, plot  # noqa: E402
+from cryonb import (  # noqa: E402
+    CTF,
+    Embedding,
+    EnergyLandscape,
+    Particles,
+    Poses,
+    Volume,
+    ctf,
+    filters,
+    plot,
+    resolution,
+    rotations,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -233,3 +245,62 @@ def test_path_shows_its_barrier_and_the_populations(double_well):
     assert f"{found.barrier_kt:.1f} kT" in ax.get_legend().get_texts()[0].get_text()
     assert [text.get_text() for text in ax.texts] == [f"{100 * basin.population:.0f} %" for basin in found.basins]
     assert [basin.population for basin in found.basins] == pytest.approx([0.5, 0.5], abs=0.02)  # mirror images
+
+
+@pytest.fixture
+def half_volumes():
+    rng = np.random.default_rng(0)
+    signal = filters.low_pass(Volume(rng.normal(size=(32, 32, 32)), 2.0), 8.0).data
+    return tuple(Volume(signal + 0.2 * rng.normal(size=signal.shape), 2.0) for _ in range(2))
+
+
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_a_mask_correction_shows_four_curves_and_the_resolution_of_one(half_volumes):
+    result = resolution.corrected_fsc(*half_volumes, "sphere", rng=0)
+    ax = plot.corrected_fsc(result)
+    drawn = [line.get_ydata() for line in ax.lines if len(np.atleast_1d(line.get_ydata())) == 17]
+    assert np.array_equal(drawn[-1], result.corrected.correlation) and len(drawn) == 4
+    assert legend_of(ax)[-1] == f"corrected: {result.resolution:.3g} Å"
+    test = resolution.NoiseSubstitution(result.masked, result.randomised, result.corrected, result.randomise_from)
+    assert legend_of(plot.noise_substitution(test))[-1] == f"corrected: {result.resolution:.3g} Å"
+
+
+def test_local_resolution_is_drawn_with_its_median_and_white_outside(half_volumes):
+    mask = filters.soft_sphere(32, 10, edge_px=3)
+    result = resolution.local_resolution(*half_volumes, mask=mask)
+    ax = plot.local_resolution(result)
+    assert legend_of(ax) == [f"median {np.nanmedian(result.data):.3g} Å"]
+    assert sum(patch.get_height() for patch in ax.patches) == pytest.approx(100)
+    slices = plot.local_resolution_slices(result, limits=(6, 12))
+    assert len(slices.images) == 3 and slices.images[0].get_clim() == (6, 12)
+    assert np.isnan(np.ma.filled(slices.images[0].get_array(), np.nan)[0, 0])
+
+
+def test_directions_are_drawn_over_rot_and_tilt(half_volumes):
+    result = resolution.directional_fsc(*half_volumes, order=1)
+    ax = plot.directional_fsc(result)
+    assert ax.get_legend().get_title().get_text() == f"cFAR {result.cfar:.2f}"
+    assert f"{result.resolution[result.area.argmin()]:.3g} Å" in legend_of(ax)[1]
+    assert plot.directional_resolution(result).get_xlabel() == "rot (°)"
+    one = Poses(rotations.from_relion_angles([[60.0, 60.0, 0.0]]))
+    ax = plot.orientation_distribution(resolution.orientation_distribution(one))
+    rows, columns = np.nonzero(ax.images[0].get_array() > 0)
+    picture = ax.images[0].get_array().shape
+    assert (columns.mean() + 0.5) / picture[1] * 360 - 180 == pytest.approx(60, abs=5)
+    assert (rows.mean() + 0.5) / picture[0] * 2 - 1 == pytest.approx(0.5, abs=0.05)  # cos 60°
+
+
+def test_guinier_and_reslog_draw_their_lines():
+    squares = np.linspace(0, 0.1, 30)
+    lines = resolution.Guinier(squares, 3 - 20 * squares, 3 - 20 * squares, 3.3)
+    ax = plot.guinier(lines, fit=resolution.b_factor(lines))
+    assert "B = 80" in legend_of(ax)[-1]
+    x, y = ax.lines[-1].get_data()
+    assert np.allclose(y, 3 - 20 * x)
+    sizes = np.array([100, 1000, 10000])
+    ax = plot.reslog(resolution.reslog(sizes, 1 / np.sqrt(2 / 90 * np.log(sizes))))
+    assert legend_of(ax)[0] == "B = 90 Å²"
+    assert np.allclose(np.array(ax.get_yticks()) ** -0.5, [float(t.get_text()) for t in ax.get_yticklabels()])

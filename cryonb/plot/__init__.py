@@ -6,7 +6,21 @@ Nothing here computes a number that a reader might want, and nothing calls ``sho
 from .bayes import angular_error, confusion, iterations, occupancy, shell_spectra
 from .ctf import contrast_transfer, thon_rings
 from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered
-from .resolution import fourier_shell_correlation, spectrum
+from .resolution import (
+    corrected_fsc,
+    directional_fsc,
+    fourier_shell_correlation,
+    guinier,
+    noise_substitution,
+    reslog,
+    spectrum,
+)
+from .resolution_maps import (
+    directional_resolution,
+    local_resolution,
+    local_resolution_slices,
+    orientation_distribution,
+)
 from .style import STYLE, png
 from .volumes import central_slices, default_level, image, images, projection_montage, surface, surface_strip
 
@@ -16,20 +30,29 @@ __all__ = [
     "central_slices",
     "confusion",
     "contrast_transfer",
+    "corrected_fsc",
     "default_level",
+    "directional_fsc",
+    "directional_resolution",
     "eigenvalues",
     "embedding",
     "evidence",
     "fourier_shell_correlation",
+    "guinier",
     "image",
     "images",
     "iterations",
     "landscape",
+    "local_resolution",
+    "local_resolution_slices",
+    "noise_substitution",
     "occupancy",
+    "orientation_distribution",
     "path",
     "png",
     "projection_montage",
     "recovered",
+    "reslog",
     "shell_spectra",
     "spectrum",
     "surface",
