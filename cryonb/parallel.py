@@ -19,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Checkpoint", "add_trees", "chunk_slices", "load_checkpoint", "map_reduce", "save_checkpoint"]
+__all__ = [
+    "Checkpoint", "add_trees", "chunk_slices", "fingerprint", "load_checkpoint", "map_reduce", "save_checkpoint",
+]  # fmt: skip
 
 _RETRIES = 3
 
@@ -247,6 +249,51 @@ def load_checkpoint(path, *, key=""):
         )
     values = {name: value[()] if value.ndim == 0 else value for name, value in values.items()}
     return values | {name[6:]: value for name, value in plain.items()}
+
+
+def fingerprint(*data):
+    """A short text that tells data apart, for the key of a checkpoint: the same settings on other images must not meet.
+
+    Parameters
+    ----------
+    *data
+        Arrays, lazy stacks of images (of these, sixteen images evenly spread are read), rotations, numbers, text, None,
+        lists and dataclasses of such.
+
+    Returns
+    -------
+    str of 16 hexadecimal digits
+
+    Examples
+    --------
+    >>> fingerprint(np.arange(3)) == fingerprint(np.arange(3)), fingerprint(np.arange(3)) == fingerprint(np.arange(4))
+    (True, False)
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for item in data:
+        _feed(digest, item)
+    return digest.hexdigest()
+
+
+def _feed(digest, item):
+    digest.update(type(item).__name__.encode())
+    if isinstance(item, (list, tuple)):
+        for member in item:
+            _feed(digest, member)
+    elif hasattr(item, "as_quat"):
+        _feed(digest, item.as_quat())
+    elif dataclasses.is_dataclass(item):
+        for field in dataclasses.fields(item):
+            _feed(digest, getattr(item, field.name))
+    elif isinstance(item, np.ndarray) and item.dtype != object and item.nbytes < 1 << 24:
+        digest.update(str((item.shape, item.dtype)).encode())
+        digest.update(np.ascontiguousarray(item).tobytes())
+    elif hasattr(item, "shape") and hasattr(item, "__getitem__") and not hasattr(item, "columns") and len(item.shape):
+        digest.update(str(item.shape).encode())
+        for index in np.unique(np.linspace(0, len(item) - 1, 16).astype(int)):
+            _feed(digest, np.ascontiguousarray(item[int(index)]))
+    elif item is None or isinstance(item, (str, int, float, bool, np.generic)):
+        digest.update(repr(item).encode())
 
 
 class _Saver:

@@ -74,6 +74,52 @@ def test_posteriors_are_kept(refinement, planted):
     assert np.median(np.hypot(*(top.shift[:, 0] - refinement.poses.shift).T)) < 0.5 * PIXEL
 
 
+def test_halves_are_those_of_the_file(planted):
+    import pandas as pd
+
+    from cryonb.bayes.model import split_halves
+
+    particles, _ = planted
+    subset = np.where(np.arange(200) < 80, "1", "2")
+    named = dataclasses.replace(particles, metadata=pd.DataFrame({"rlnRandomSubset": subset}))
+    assert np.bincount(split_halves(named, rng=0)).tolist() == [80, 120]
+    assert np.bincount(split_halves(particles, rng=0)).tolist() == [100, 100]
+    with pytest.raises(ValueError, match="rlnRandomSubset must be 1 and 2"):
+        split_halves(dataclasses.replace(particles, metadata=pd.DataFrame({"rlnRandomSubset": ["1"] * 200})), rng=0)
+
+
+def test_the_checkpoint_of_other_images_is_refused(planted, model, tmp_path):
+    particles, _ = planted
+    options = {"n_classes": 1, "rng": 1, "n_iterations": 1, "workers": 1, "progress": False}
+    volume = model.volume(SIZE, PIXEL)
+    path = tmp_path / "job.npz"
+    bayes.classify_3d(particles[:20], volume, checkpoint=path, **options)
+    with pytest.raises(ValueError, match="another job"):
+        bayes.classify_3d(particles[20:40], volume, checkpoint=path, **options)
+
+
+def test_a_monitor_sees_every_iteration(two_classes):
+    particles, _, reference = two_classes
+    seen = []
+    options = {"n_classes": 2, "rng": 5, "mask_diameter": DIAMETER, "progress": False, "n_iterations": 2, "workers": 1}
+    found = bayes.classify_3d(
+        particles[:60], reference, monitor=lambda record, volumes: seen.append((record, volumes)), **options
+    )
+    assert [record.number for record, _ in seen] == [1, 2] and len(seen[-1][1]) == 2
+    assert np.allclose(seen[-1][1][0].data, found.volumes[0].data)
+
+
+def test_pure_noise_is_given_no_better_resolution_than_the_start():
+    """Gold standard: halves share only what the low-passed reference brought."""
+    rng = np.random.default_rng(0)
+    lens = CTF(np.full(200, 1.5e4), np.full(200, 1.5e4))
+    noise = Particles(rng.standard_normal((200, SIZE, SIZE)).astype(np.float32), PIXEL, ctf=lens)
+    reference = samples.blobs(30, radius=80.0, sigma=9.0, rng=5).volume(SIZE, PIXEL)
+    found = bayes.refine(noise, reference, rng=1, mask_diameter=DIAMETER, workers=1, progress=False)
+    start = noise.box_size / 60.0  # shells; the soft low-pass ends one further on, and the mask blurs by one more
+    assert noise.box_size / found.resolution < start + 2
+
+
 def test_noise_of_unit_variance_is_found(refinement):
     white = SIZE**2 / 2  # the images' noise has variance 1; σ² is of the real part of its transform
     assert np.allclose(refinement.noise[0, 5:], white, rtol=0.1)

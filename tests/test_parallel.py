@@ -12,8 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from cryonb.parallel import Checkpoint, add_trees, chunk_slices, load_checkpoint, map_reduce, save_checkpoint
+from cryonb.parallel import (
+    Checkpoint,
+    add_trees,
+    chunk_slices,
+    fingerprint,
+    load_checkpoint,
+    map_reduce,
+    save_checkpoint,
+)
+from cryonb.types import Poses
 
 N, SIZE = 1000, 37
 
@@ -274,3 +284,17 @@ def test_saved_values_come_back(tmp_path):
     with pytest.raises(TypeError, match="array of Python objects"):
         save_checkpoint(path, {"bad": np.array([{}])})
     assert [p.name for p in path.parent.iterdir()] == ["state.npz"]
+
+
+def test_a_fingerprint_tells_data_apart(tmp_path):
+    from cryonb import io
+
+    images = np.random.default_rng(0).standard_normal((40, 8, 8)).astype(np.float32)
+    poses = Poses(Rotation.random(40, rng=0))
+    io.write_stack(images, tmp_path / "a.mrcs", 2.0)
+    lazy = io.read_stack(tmp_path / "a.mrcs")
+    assert fingerprint(lazy, poses) == fingerprint(io.read_stack(tmp_path / "a.mrcs"), poses)
+    others = [fingerprint(lazy[1:], poses), fingerprint(lazy, Poses(Rotation.random(40, rng=1)))]
+    io.write_stack(images + 1, tmp_path / "b.mrcs", 2.0)
+    others += [fingerprint(io.read_stack(tmp_path / "b.mrcs"), poses), fingerprint(lazy, None)]
+    assert len({fingerprint(lazy, poses), *others}) == 5

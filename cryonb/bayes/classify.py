@@ -14,7 +14,7 @@ from . import maximisation
 from .expectation import Model, expectation
 from .fine import KEPT
 from .maximisation import sum_statistics
-from .model import check_input, initial_noise, low_pass, on_grey_scale
+from .model import check_input, fingerprint, initial_noise, low_pass, on_grey_scale, split_halves
 from .polar import PolarGrid
 from .records import Classification, Iteration, TopPoses, iterations_from_table, iterations_to_table
 from .search import Sampling, coarse_shell
@@ -32,6 +32,7 @@ SETTLED = 0.02  # share of particles that still change class when the iterations
 def classify_3d(
     particles, references, *, rng, n_classes=None, n_iterations=25, tau_fudge=1.0, initial_resolution=None,
     highest_resolution=None, mask_diameter=None, cross_fit=True, workers="threads", progress=True, checkpoint=None,
+    monitor=None,
 ):  # fmt: skip
     """Sort particles into classes, each with its own volume.
 
@@ -61,6 +62,8 @@ def classify_3d(
         class cannot keep it there.
     workers, progress, checkpoint
         As in `refine`.
+    monitor : callable, optional
+        Called after each iteration with its `Iteration` and the volumes of the classes.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def classify_3d(
         consensus = classify_3d(
             particles, volumes[0], n_classes=1, rng=seed, initial_resolution=initial_resolution,
             highest_resolution=highest_resolution, mask_diameter=mask_diameter, cross_fit=cross_fit, workers=workers,
-            progress=progress, checkpoint=None if checkpoint is None else f"{checkpoint}.consensus",
+            progress=progress, checkpoint=None if checkpoint is None else f"{checkpoint}.consensus", monitor=monitor,
         )  # fmt: skip
         particles, volumes, initial_resolution = replace(particles, poses=consensus.poses), consensus.volumes, None
     settings = _Settings(
@@ -98,6 +101,7 @@ def classify_3d(
     )  # fmt: skip
     key = asdict(settings) | {
         "question": "classify_3d", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
+        "data": fingerprint(particles, volumes),
     }  # fmt: skip
     job = _Job(particles, settings, workers)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
@@ -109,6 +113,8 @@ def classify_3d(
         job.iterate(state)
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, state.values(), key=key)
+        if monitor is not None:
+            monitor(state.iterations[-1], [job.volume(data * job.mask) for data in state.joined])
         bar.update()
         bar.set_postfix_str(
             f"{state.iterations[-1].resolution:.1f} Å, {state.iterations[-1].class_change:.1%} change class"
@@ -172,9 +178,7 @@ class _Job:
         shells = np.arange(size_px // 2 + 1)
         self.seed_gain = np.clip((particles.box_size / SEED_RESOLUTION - shells) / 2 + 0.5, 0, 1)
         self.start_gain = np.clip((particles.box_size / settings.initial_resolution - shells) / 2 + 0.5, 0, 1)
-        order = np.random.default_rng([settings.seed, 0]).permutation(len(particles))
-        self.half = np.empty(len(particles), dtype=np.int64)
-        self.half[order] = np.arange(len(particles)) % 2
+        self.half = split_halves(particles, rng=[settings.seed, 0])
         self.sides = (1, 0) if len(particles) > 1 else (0,)
 
     def start(self, volumes):

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from cryonb import fourier, parallel, projection
+from cryonb import fourier, io, parallel, projection
 
 from . import coarse
 from .observations import observe, rim_mask
 from .slices import fill_bank
 
-__all__ = ["check_input", "initial_noise", "low_pass", "on_grey_scale"]
+__all__ = ["check_input", "fingerprint", "initial_noise", "low_pass", "on_grey_scale", "split_halves"]
 
 SCALE_PARTICLES = 200
 NOISE_PARTICLES = 1000
@@ -57,6 +57,49 @@ def check_input(particles, references, mask_diameter):
             f"mask_diameter must be between 4 pixels and the box, {particles.box_size:g} Å; got {diameter:g} Å"
         )
     return diameter
+
+
+def fingerprint(particles, references):
+    """What tells the input of one run from another's, for the key of its checkpoint.
+
+    Parameters
+    ----------
+    particles : Particles
+    references : sequence of Volume
+
+    Returns
+    -------
+    str
+    """
+    return parallel.fingerprint(particles.images, particles.ctf, particles.poses, [v.data for v in references])
+
+
+def split_halves(particles, *, rng):
+    """Which half each particle belongs to: as its file says (rlnRandomSubset 1 and 2), or at random.
+
+    Parameters
+    ----------
+    particles : Particles
+    rng : seed or Generator
+
+    Returns
+    -------
+    ndarray (n,) int, 0 or 1
+
+    Raises
+    ------
+    ValueError
+        A subset other than 1 and 2, or all particles in one.
+    """
+    n = len(particles)
+    if particles.metadata is not None and "rlnRandomSubset" in particles.metadata:
+        subset = io.column_numbers(particles.metadata, "rlnRandomSubset", path="the particles' metadata")
+        if n > 1 and set(np.unique(subset)) != {1.0, 2.0}:
+            raise ValueError(f"rlnRandomSubset must be 1 and 2, some of each; got {sorted(set(subset.tolist()))}")
+        return subset.astype(np.int64) - 1
+    half = np.empty(n, dtype=np.int64)
+    half[np.random.default_rng(rng).permutation(n)] = np.arange(n) % 2
+    return half
 
 
 def low_pass(volume, shell):

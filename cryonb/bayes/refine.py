@@ -13,14 +13,13 @@ from cryonb.types import Poses, Volume
 from . import maximisation
 from .expectation import Model, expectation
 from .fine import KEPT
-from .model import check_input, initial_noise, low_pass, on_grey_scale
+from .model import check_input, fingerprint, initial_noise, low_pass, on_grey_scale, split_halves
 from .polar import PolarGrid
 from .records import Iteration, Refinement, TopPoses, iterations_from_table, iterations_to_table
 from .search import Sampling, coarse_shell
 
 __all__ = ["refine"]
 
-JOIN_RESOLUTION = 40.0  # Å: below, the halves share their sums, so that both keep one orientation
 GLOBAL_ORDER, LOCAL_ORDER = 3, 4
 MOST_GLOBAL, MOST_LOCAL = 6, 6
 FIRST_SUBSETS = (1000, 2000)
@@ -29,7 +28,7 @@ SHIFT_RANGE_PX = 5.0
 
 def refine(
     particles, reference, *, rng, initial_resolution=60.0, mask_diameter=None, workers="threads", progress=True,
-    checkpoint=None,
+    checkpoint=None, monitor=None,
 ):  # fmt: skip
     """Refine orientations, shifts and a volume from a rough reference.
 
@@ -50,6 +49,8 @@ def refine(
     progress : bool
     checkpoint : path, optional
         Saved after each iteration; the same call resumes from it to the same result.
+    monitor : callable, optional
+        Called after each iteration with its `Iteration` and the volumes of the two halves.
 
     Returns
     -------
@@ -64,8 +65,10 @@ def refine(
     -----
     Scheres, J Struct Biol 180:519 (2012). Global searches over 7.5° with children of 3.75°, at first with a
     part of the particles, until neither resolution nor assignments improve; local ones with 1.9° then. Each half
-    has its own reference; they share only what is coarser than 40 Å. It misleads where the reference is not of
-    the particle: see that the FSC of independent halves, not the fit to the reference, says the resolution.
+    has its own reference; they share only what is coarser than the initial resolution, which both had from the start:
+    from pure noise no better resolution than that is reported. It misleads where the reference is not of the
+    particle: see that the FSC of independent halves, not the fit to the reference, says the resolution. Halves are
+    those of rlnRandomSubset where the particles' metadata have it.
     """
     diameter = check_input(particles, [reference], mask_diameter)
     if len(particles) < 2:
@@ -73,7 +76,8 @@ def refine(
     seed = int(np.random.default_rng(rng).integers(2**62))
     job = _Job(particles, diameter, seed, initial_resolution, workers)
     key = {"question": "refine", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
-           "seed": seed, "mask": diameter, "start": initial_resolution}  # fmt: skip
+           "seed": seed, "mask": diameter, "start": initial_resolution,
+           "data": fingerprint(particles, [reference])}  # fmt: skip
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     state = job.start(reference) if saved is None else _State.restored(saved)
     bar = tqdm(initial=len(state.iterations), desc="refine", unit="iteration", disable=not progress)
@@ -81,6 +85,8 @@ def refine(
         job.iterate(state)
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, state.values(), key=key)
+        if monitor is not None:
+            monitor(state.iterations[-1], [Volume(half, particles.pixel_size) for half in state.maps])
         bar.update()
         bar.set_postfix_str(f"{state.iterations[-1].resolution:.1f} Å, {state.iterations[-1].step:.2g}°")
     bar.close()
@@ -132,10 +138,13 @@ class _Job:
         size_px = particles.size_px
         self.mask = maximisation.sphere(size_px, diameter / particles.pixel_size)
         self.last_shell = (size_px - 1) // 2
-        order = np.random.default_rng([seed, 0]).permutation(len(particles))
-        self.half = np.empty(len(particles), dtype=np.int64)
-        self.half[order] = np.arange(len(particles)) % 2
-        self.order = order  # first come first served: subsets of this are random and balanced
+        self.half = split_halves(particles, rng=[seed, 0])
+        # first come first served: subsets of this are random, and balanced between the halves
+        members = [
+            np.random.default_rng([seed, 0, half]).permutation(np.flatnonzero(self.half == half)) for half in (0, 1)
+        ]
+        place = np.concatenate([np.arange(len(some)) / len(some) for some in members])
+        self.order = np.concatenate(members)[np.argsort(place, kind="stable")]
 
     def start(self, reference):
         particles, rng = self.particles, np.random.default_rng([self.seed, 1])
@@ -213,7 +222,7 @@ class _Job:
         correlation = maximisation.correlation(*(half.data * self.mask for half in halves))
         correlation[int(grid.radii[-1]) + 1 :] = 0
         state.half_maps = np.stack([half.data for half in halves])
-        joined = maximisation.join_low_shells(*sums, self.particles.box_size / JOIN_RESOLUTION)
+        joined = maximisation.join_low_shells(*sums, self.particles.box_size / self.initial_resolution)
         weight = 0.5 * projection.weight_spectrum(both.accumulator(0))
         prior = maximisation.wiener_prior(correlation, weight)
         state.maps = np.stack(

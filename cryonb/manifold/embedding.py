@@ -21,6 +21,7 @@ from cryonb.manifold.spectral import (
     posterior_moments,
     volume_noise_penalty,
 )
+from cryonb.parallel import fingerprint
 from cryonb.types import Embedding, EnergyLandscape
 
 __all__ = ["ConformationalLandscape", "embed"]
@@ -151,7 +152,8 @@ def embed(
     n_nodes = int(np.clip(len(particles) // 40, 12, 40)) if n_nodes is None else n_nodes
     key = {"question": "embed", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
            "seed": seed, "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
-           "gauge": None if gauge is None else [gauge.name, *map(float, gauge.values)]}  # fmt: skip
+           "gauge": None if gauge is None else [gauge.name, *map(float, gauge.values)],
+           "data": fingerprint(particles.images, particles.ctf, particles.poses)}  # fmt: skip
     values = None if checkpoint is None else remembered(checkpoint, key)
     if values is None:
         if resolution is None:

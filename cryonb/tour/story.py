@@ -89,7 +89,9 @@ def align(source, plan, stages, progress):
         )  # fmt: skip
 
     found = stages.resumed("refine", "find orientations (gold-standard refinement)", compute)
-    return found, replace(particles, poses=found.poses)
+    metadata = particles.metadata.copy()
+    metadata["rlnRandomSubset"] = (found.half + 1).astype(str)  # later stages keep the halves apart
+    return found, replace(particles, poses=found.poses, metadata=metadata)
 
 
 def reconstruct_start(source, particles, refinement, plan, stages):
