@@ -1,10 +1,10 @@
-"""The command line: ``python -m cryonb tour`` and ``python -m cryonb info FILE``."""
+"""The command line: ``python -m cryonb tour``, ``info FILE``, and a command for each stage (`cryonb.jobs`)."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from . import __version__
+from . import __version__, jobs
 
 
 def parser():
@@ -37,6 +37,9 @@ def parser():
     own.add_argument("--reference", type=Path, metavar="MRC", help="start volume; needed where the file has no angles")
     own.add_argument("--mask-diameter", type=float, metavar="Å", help="of the particle (default: 85 %% of the box)")
     own.add_argument("--size", type=int, default=64, metavar="PX", help="crop larger boxes to this (%(default)s)")
+
+    for name, (job, sentence) in jobs.COMMANDS.items():
+        job.add_arguments(commands.add_parser(name, help=sentence, description=job.__doc__.split(": ", 1)[1]))
     return top
 
 
@@ -48,6 +51,9 @@ def main(arguments=None):
             from . import io
 
             print("\n\n".join(io.describe(file) for file in options.files))
+        elif options.command in jobs.COMMANDS:
+            numbers = jobs.COMMANDS[options.command][0].execute(options)
+            print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in numbers.items()))
         else:
             from . import tour
 

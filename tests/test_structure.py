@@ -18,7 +18,7 @@ LAYERS = [
     ["samples", "simulate", "bayes", "reconstruction", "resolution", "manifold"],
     ["plot"],
     ["widgets"],
-    ["tour"],
+    ["jobs", "tour"],
     ["__main__"],
 ]
 ROOM_LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}

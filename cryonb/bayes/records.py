@@ -32,7 +32,7 @@ class Iteration:
     noise : ndarray (g, d // 2 + 1)
         σ² per optics group and shell.
     prior : ndarray (K, d // 2 + 1)
-        T · τ² per class and shell.
+        Of a refinement, τ² per shell; of a 3D classification, the Wiener factor of each class's difference.
     occupancy : ndarray (K,)
         Share of each class.
     pmax, entropy : float

@@ -1,0 +1,14 @@
+"""One stage on files, from the command line: STAR and MRC in; RELION-style ``run_data.star`` and maps out.
+
+Every job is a module with ``add_arguments(parser)`` and ``execute(options)``, which returns the numbers of its summary.
+"""
+
+from . import classify3d, refine, resolution
+
+__all__ = ["COMMANDS", "classify3d", "refine", "resolution"]
+
+COMMANDS = {
+    "refine": (refine, "gold-standard refinement of orientations and a volume"),
+    "classify3d": (classify3d, "sort particles into 3D classes"),
+    "resolution": (resolution, "how much of two half maps, or of a map against a model, to believe"),
+}

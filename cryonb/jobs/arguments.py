@@ -1,0 +1,75 @@
+"""Arguments that several jobs share, under our names and under RELION's, and the input that they name."""
+
+from pathlib import Path
+
+from .. import filters, io
+from ..types import Volume
+
+__all__ = ["add_engine_arguments", "read_particles", "read_reference"]
+
+
+def add_engine_arguments(parser, *, reference=True):
+    """What every question to the Bayesian engine needs.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    reference : bool
+        Whether it starts from a volume.
+    """
+    parser.add_argument("--particles", "--i", type=Path, required=True, metavar="STAR", help=".star or .cs file")
+    if reference:
+        parser.add_argument("--reference", "--ref", type=Path, required=True, metavar="MRC", help="start volume")
+    parser.add_argument("--out", "--o", type=Path, required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument(
+        "--mask-diameter",
+        "--particle_diameter",
+        type=float,
+        metavar="Å",
+        help="of the particle (default: 90 %% of the box)",
+    )
+    parser.add_argument("--workers", "--j", type=int, default=2, help="threads (%(default)s)")
+    parser.add_argument("--seed", "--random_seed", type=int, default=0, help="random seed (%(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def read_particles(options):
+    """The particles of ``--particles``.
+
+    Raises
+    ------
+    ValueError
+        No CTF.
+    """
+    particles = io.read_particles(options.particles)
+    if particles.ctf is None:
+        raise ValueError(f"{options.particles}: expected the CTF of each particle (rlnDefocusU, …), found none")
+    return particles
+
+
+def read_reference(path, particles):
+    """A start volume on the particles' grid; resampled, and said so, where it came on another.
+
+    Parameters
+    ----------
+    path : Path
+    particles : Particles
+
+    Returns
+    -------
+    Volume
+
+    Raises
+    ------
+    ValueError
+        A box of another width in Å.
+    """
+    volume = io.read_volume(path)
+    if abs(volume.box_size / particles.box_size - 1) > 0.01:
+        raise ValueError(
+            f"{path} is {volume.box_size:.1f} Å wide, the particles' box {particles.box_size:.1f} Å: expected the same"
+        )
+    if volume.size_px != particles.size_px:
+        print(f"{path}: resampled from {volume.size_px} to {particles.size_px} px")
+        volume = filters.resample(volume, particles.size_px)
+    return Volume(volume.data, particles.pixel_size)

@@ -1,0 +1,55 @@
+"""``python -m cryonb refine``: orientations and a volume from a rough reference."""
+
+from .arguments import add_engine_arguments, read_particles, read_reference
+from .runs import Run
+
+__all__ = ["add_arguments", "execute"]
+
+
+def add_arguments(parser):
+    """Arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    """
+    add_engine_arguments(parser)
+    parser.add_argument(
+        "--initial-resolution",
+        "--ini_high",
+        type=float,
+        default=60.0,
+        metavar="Å",
+        help="low-pass of the reference (%(default)s)",
+    )
+
+
+def execute(options):
+    """Run the job.
+
+    Returns
+    -------
+    dict : the summary
+    """
+    from .. import bayes, io
+
+    particles = read_particles(options)
+    reference = read_reference(options.reference, particles)
+    run = Run(options.out, particles)
+    found = bayes.refine(
+        particles, reference, rng=options.seed, initial_resolution=options.initial_resolution,
+        mask_diameter=options.mask_diameter, workers=options.workers, progress=not options.quiet,
+        checkpoint=run.checkpoint, monitor=run.monitor,
+    )  # fmt: skip
+    run.write_particles(poses=found.poses, pmax=found.pmax, half=found.half)
+    run.write_model("run", found.iterations[-1], [found.volume])
+    for number, half in enumerate(found.half_maps, 1):
+        io.write_volume(half, options.out / f"run_half{number}_class001_unfil.mrc")
+    numbers = {
+        "particles": len(particles), "resolution_angstrom": round(found.resolution, 2),
+        "iterations": len(found.iterations),
+        "angular_step_degrees": round(found.iterations[-1].step, 3), "mean_pmax": round(float(found.pmax.mean()), 3),
+        "seconds": round(sum(record.seconds for record in found.iterations), 1),
+    }  # fmt: skip
+    run.write_summary(numbers)
+    return numbers

@@ -1,0 +1,149 @@
+"""Files of a run: what RELION writes after each iteration, so that its users find their way."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from .. import io
+from ..io.formats import replacing
+from ..io.star import number_text
+
+__all__ = ["Run", "summary_text"]
+
+
+class Run:
+    """A folder of results, filled iteration by iteration.
+
+    Parameters
+    ----------
+    folder : Path
+    particles : Particles
+        What is analysed.
+
+    Notes
+    -----
+    ``run_it003_model.star`` and ``run_it003_class001.mrc`` after each iteration; ``run_data.star``, ``run_model.star``
+    and the maps at the end; ``summary.json``. σ² is written in RELION's scale: of a transform divided by the
+    number of pixels.
+    """
+
+    def __init__(self, folder, particles):
+        self.folder, self.particles = folder, particles
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def checkpoint(self):
+        """Where the run resumes from."""
+        return self.folder / "run_checkpoint.npz"
+
+    def monitor(self, record, volumes):
+        """Write one iteration: the `monitor` of an engine's question."""
+        self.write_model(f"run_it{record.number:03d}", record, volumes)
+
+    def write_model(self, name, record, volumes):
+        """Volumes of the classes, and the STAR file of what the iteration assumed.
+
+        Parameters
+        ----------
+        name : str
+            Such as ``run_it003``.
+        record : bayes.Iteration
+        volumes : sequence of Volume
+        """
+        references = [f"{name}_class{k + 1:03d}.mrc" for k in range(len(volumes))]
+        for file, volume in zip(references, volumes):
+            io.write_volume(volume, self.folder / file)
+        io.write_star(self._model_tables(record, references), self.folder / f"{name}_model.star")
+
+    def _model_tables(self, record, references):
+        size_px, pixel = self.particles.size_px, self.particles.pixel_size
+        shells = np.arange(size_px // 2 + 1)
+        frequency = shells / (size_px * pixel)
+        angstrom = np.divide(1.0, frequency, out=np.full(len(shells), 999.0), where=shells > 0)
+        general = {
+            "rlnReferenceDimensionality": 3, "rlnDataDimensionality": 2, "rlnOriginalImageSize": size_px,
+            "rlnCurrentResolution": record.resolution, "rlnCurrentImageSize": 2 * record.max_shell,
+            "rlnPaddingFactor": 2, "rlnPixelSize": pixel, "rlnNrClasses": len(references),
+            "rlnSigmaOffsetsAngst": record.sigma_offset, "rlnAveragePmax": record.pmax,
+            "rlnChangesOptimalOrientations": record.angular_change, "rlnChangesOptimalClasses": record.class_change,
+        }  # fmt: skip
+        correlation = np.atleast_2d(record.correlation)
+        occupancy = np.resize(record.occupancy, len(references))
+        tables = {
+            "model_general": _row(general),
+            "model_classes": _table(
+                {
+                    "rlnReferenceImage": references,
+                    "rlnClassDistribution": occupancy / occupancy.sum(),
+                    "rlnEstimatedResolution": np.full(len(references), record.resolution),
+                }
+            ),
+        }
+        to_relion = 1.0 / size_px**4
+        for k in range(len(references)):
+            fsc = correlation[min(k, len(correlation) - 1)]
+            tables[f"model_class_{k + 1}"] = _table(
+                {
+                    "rlnSpectralIndex": shells, "rlnResolution": frequency, "rlnAngstromResolution": angstrom,
+                    "rlnSsnrMap": np.clip(fsc, 0, 0.999) / (1 - np.clip(fsc, 0, 0.999)), "rlnGoldStandardFsc": fsc,
+                }
+            )  # fmt: skip
+        for group, noise in enumerate(record.noise):
+            tables[f"model_group_{group + 1}"] = _table(
+                {"rlnSpectralIndex": shells, "rlnResolution": frequency, "rlnSigma2Noise": noise * to_relion}
+            )
+        return tables
+
+    def write_particles(self, *, poses, pmax, half, label=None):
+        """``run_data.star``: all columns that came, with what was found.
+
+        Parameters
+        ----------
+        poses : Poses
+        pmax : ndarray (n,)
+        half : ndarray (n,) int
+        label : ndarray (n,) int, optional
+            Class from 0; all in the first by default.
+        """
+        metadata = pd.DataFrame(index=range(len(poses)))
+        if self.particles.metadata is not None:
+            metadata = self.particles.metadata.copy()
+        label = np.zeros(len(poses), dtype=int) if label is None else label
+        metadata["rlnClassNumber"] = (label + 1).astype(str)
+        metadata["rlnRandomSubset"] = (half + 1).astype(str)
+        metadata["rlnMaxValueProbDistribution"] = number_text(pmax)
+        io.write_particles(replace(self.particles, poses=poses, metadata=metadata), self.folder / "run_data.star")
+
+    def write_summary(self, numbers):
+        """``summary.json``."""
+        with replacing(self.folder / "summary.json") as beside:
+            beside.write_text(summary_text(numbers), encoding="utf-8")
+
+
+def summary_text(numbers):
+    """The summary as JSON text; what is not finite becomes null.
+
+    Parameters
+    ----------
+    numbers : dict
+    """
+    plain = {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in numbers.items()
+    }
+    return json.dumps(plain, indent=2) + "\n"
+
+
+def _row(values):
+    return pd.DataFrame([{name: _text(value) for name, value in values.items()}])
+
+
+def _table(columns):
+    return pd.DataFrame({name: [_text(value) for value in column] for name, column in columns.items()})
+
+
+def _text(value):
+    if isinstance(value, (str, int, np.integer)):
+        return str(value)
+    return f"{value:.6f}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.6e}"

@@ -1,0 +1,118 @@
+"""Stages from the command line: files in, RELION-style files out, errors in one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cryonb import io, rotations, samples, simulate
+from cryonb.__main__ import main
+
+SIZE, PIXEL, DIAMETER = 32, 8.0, 190.0
+QUICK = ["--mask-diameter", str(DIAMETER), "--workers", "1", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """120 particles of a phantom as RELION files, their truth, and a reference on another grid."""
+    folder = tmp_path_factory.mktemp("files")
+    phantom = samples.blobs(30, radius=80.0, sigma=9.0, rng=5)
+    imaging = simulate.Imaging(SIZE, PIXEL, snr=1.0, diameter=DIAMETER, shift_sigma=6.0)
+    population = simulate.populate(phantom, None, 120, rng=7)
+    particles, truth = simulate.particles(population, imaging, rng=8, progress=False)
+    io.write_particles(particles, folder / "particles.star")
+    io.write_volume(phantom.volume(SIZE, PIXEL), folder / "reference.mrc")
+    io.write_volume(phantom.volume(24, PIXEL * SIZE / 24), folder / "coarse.mrc")
+    return folder, particles, truth
+
+
+@pytest.fixture(scope="module")
+def refined(files, tmp_path_factory):
+    folder, _, _ = files
+    out = tmp_path_factory.mktemp("refine") / "run"
+    inputs = ["--i", str(folder / "particles.star"), "--ref", str(folder / "coarse.mrc")]
+    assert main(["refine", *inputs, "--o", str(out), *QUICK]) == 0
+    return out
+
+
+def test_refine_writes_what_relion_reads(files, refined):
+    _, particles, truth = files
+    found = io.read_particles(refined / "run_data.star")
+    error = rotations.angular_distance(truth.poses.rotation, found.poses.rotation)
+    assert np.median(error) < 6
+    assert set(found.metadata["rlnRandomSubset"]) == {"1", "2"}
+    assert np.allclose(found.ctf.defocus_u, particles.ctf.defocus_u, atol=1e-6)
+    assert np.allclose(np.asarray(found.images), particles.images, atol=1e-6)
+    model = io.read_star(refined / "run_model.star", numeric=True)
+    assert model["model_general"]["rlnPixelSize"].iloc[0] == pytest.approx(PIXEL)
+    assert (refined / model["model_classes"]["rlnReferenceImage"].iloc[0]).is_file()
+    # the images' noise has variance 1; RELION's σ² is of the real part of a transform divided by the pixels' number
+    sigma2 = model["model_group_1"]["rlnSigma2Noise"].to_numpy()[5:]
+    assert np.allclose(sigma2 * 2 * SIZE**2, 1.0, rtol=0.2)
+    numbers = json.loads((refined / "summary.json").read_text())
+    assert numbers["particles"] == 120 and 16 <= numbers["resolution_angstrom"] < 60
+    first = io.read_star(refined / "run_it001_model.star")
+    assert first["model_general"]["rlnCurrentResolution"].iloc[0] != "0"
+
+
+def test_the_same_command_resumes(files, refined, capsys):
+    folder, _, _ = files
+    before = (refined / "run_data.star").read_bytes()
+    inputs = ["--i", str(folder / "particles.star"), "--ref", str(folder / "coarse.mrc")]
+    assert main(["refine", *inputs, "--o", str(refined), *QUICK]) == 0
+    assert (refined / "run_data.star").read_bytes() == before
+    assert "resampled from 24 to 32 px" in capsys.readouterr().out
+    assert main(["refine", *inputs, "--o", str(refined), *QUICK, "--seed", "3"]) == 1
+    assert "another job" in capsys.readouterr().err
+
+
+def test_resolution_of_what_refine_wrote(refined, tmp_path, capsys):
+    halves = [str(refined / f"run_half{number}_class001_unfil.mrc") for number in (1, 2)]
+    assert main(["resolution", *halves, "--out", str(tmp_path / "fsc"), "--local"]) == 0
+    assert "resolution angstrom" in capsys.readouterr().out
+    numbers = json.loads((tmp_path / "fsc" / "summary.json").read_text())
+    fsc = io.read_star(tmp_path / "fsc" / "fsc.star", numeric=True)["fsc"]
+    masked, randomised, corrected = (
+        fsc[name].to_numpy()
+        for name in (
+            "rlnFourierShellCorrelationMaskedMaps",
+            "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps",
+            "rlnFourierShellCorrelationCorrected",
+        )
+    )
+    fine = fsc["rlnAngstromResolution"].to_numpy() < 0.8 * numbers["phases_random_from_angstrom"]
+    assert np.allclose(corrected[fine], ((masked - randomised) / (1 - randomised))[fine], atol=1e-5)
+    assert io.read_volume(tmp_path / "fsc" / "local_resolution.mrc").data.max() > 2 * PIXEL
+
+
+def test_classes_around_the_refined_poses(files, refined, tmp_path):
+    folder, _, _ = files
+    out = tmp_path / "classes"
+    inputs = ["--i", str(refined / "run_data.star"), "--ref", str(folder / "reference.mrc"), "--iter", "2"]
+    assert main(["classify3d", *inputs, "--K", "2", "--o", str(out), *QUICK]) == 0
+    found = io.read_particles(out / "run_data.star")
+    numbers = json.loads((out / "summary.json").read_text())
+    counted = [int((found.metadata["rlnClassNumber"] == str(k)).sum()) for k in (1, 2)]
+    assert counted == numbers["class_sizes"] and sum(counted) == 120
+    before = io.read_particles(refined / "run_data.star").metadata["rlnRandomSubset"]
+    assert (found.metadata["rlnRandomSubset"] == before).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["refine", "--i", "{folder}/none.star", "--ref", "{folder}/reference.mrc"], "none.star"),
+        (["refine", "--i", "{folder}/particles.star", "--ref", "{folder}/wide.mrc"], "expected the same"),
+        (
+            ["classify3d", "--i", "{folder}/particles.star", "--ref", "{folder}/reference.mrc", "--K", "500"],
+            "n_classes",
+        ),
+    ],
+)
+def test_input_that_cannot_be_used(files, tmp_path, capsys, arguments, message):
+    folder, _, _ = files
+    io.write_volume(samples.blobs(5, radius=50.0, sigma=9.0, rng=5).volume(16, 9.0), folder / "wide.mrc")
+    arguments = [argument.format(folder=folder) for argument in arguments]
+    assert main([*arguments, "--o", str(tmp_path / "out"), *QUICK]) == 1
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
