@@ -148,7 +148,7 @@ def tiny(n=20, *, size_px=16, noise=0.05, seed=0):
 
 
 def test_likelihood_is_the_sum_of_squared_residuals():
-    from cryonb.manifold.slices import observe
+    from cryonb.manifold.observations import observe
 
     particles, _ = tiny(noise=1.0)
     volumes = [rotor().volume(16, 12.0, angle=angle) for angle in (0.0, 90.0, 180.0)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryonb.fourier import inverse_transform, shell_index, transform
-from cryonb.manifold.slices import VolumeSet
+from cryonb.manifold.volume_sets import VolumeSet, crop_or_pad
 
 __all__ = ["RigidBodyGauge", "arclength", "measure_volumes"]
 
@@ -49,8 +49,6 @@ class PreparedGauge:
         ``reference`` is a `VolumeSet` whose first volume, the mean, sets the filter. ``shell_weights`` (shells,) say
         how much each Fourier shell counts; all alike by default.
         """
-        from cryonb.manifold.slices import _resample
-
         self.values, self.name = gauge.values, gauge.name
         size_px = reference.data.shape[-1]
         models = []
@@ -61,7 +59,7 @@ class PreparedGauge:
                     f"the gauge's model gives {volume}, but the particles have box {reference.size_px} px of "
                     f"{reference.pixel_size:g} Å"
                 )
-            models.append(_resample(volume.data, size_px))
+            models.append(crop_or_pad(volume.data, size_px))
         self.mask = reference.mask
         self.shell_weights = shell_weights
         self.models = _match_shells(np.stack(models), reference.data[0]) * self.mask

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryonb.manifold.slices import Observations, VolumeSet, gram_matrices, grid_size, noise_spectrum, observe
+from cryonb.manifold.gram import gram_matrices, noise_spectrum
+from cryonb.manifold.observations import Observations, observe
+from cryonb.manifold.volume_sets import VolumeSet, crop_or_pad, grid_size
 from cryonb.types import Volume
 
 __all__ = ["Overlaps", "image_log_likelihood", "marginal_overlaps", "node_log_likelihood"]
@@ -167,8 +169,6 @@ def image_log_likelihood(
 
 def stack_volumes(volumes, observations):
     """A list of `Volume` on the cropped grid of observations, as a `VolumeSet` without a mask."""
-    from cryonb.manifold.slices import _resample
-
     size_px = grid_size(observations.radius)
     for volume in volumes:
         if not isinstance(volume, Volume):
@@ -178,6 +178,6 @@ def stack_volumes(volumes, observations):
                 f"volumes must have the particles' grid, {observations.size_px} px of {observations.pixel_size:g} Å; "
                 f"got {volume}"
             )
-    data = np.stack([_resample(volume.data, size_px) for volume in volumes])
+    data = np.stack([crop_or_pad(volume.data, size_px) for volume in volumes])
     mask = np.ones((size_px,) * 3, dtype=np.float32)
     return VolumeSet(data, mask, observations.size_px, observations.pixel_size)

@@ -8,16 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cryonb.manifold.gram import gram_matrices
 from cryonb.manifold.likelihood import Overlaps, marginal_overlaps, node_log_likelihood
-from cryonb.manifold.slices import (
-    Observations,
-    VolumeSet,
-    gram_matrices,
-    grid_mask,
-    normal_equations,
-    observe,
-    shell_power,
-)
+from cryonb.manifold.masks import grid_mask
+from cryonb.manifold.normal_equations import normal_equations
+from cryonb.manifold.observations import Observations, observe
+from cryonb.manifold.volume_sets import VolumeSet, shell_power
 
 __all__ = ["SpectralVolumes", "fit_spectral", "legendre_basis", "posterior_moments", "volumes_along"]
 
