@@ -147,6 +147,23 @@ def tiny(n=20, *, size_px=16, noise=0.05, seed=0):
     return Particles(images.astype(np.float32), pixel_size, ctf=ctf, poses=poses), volume
 
 
+def test_a_readers_mask_keeps_its_soft_edge_on_the_cropped_grid():
+    """A sphere drawn at 64 px and cropped to 24 px is the sphere that the small grid would have drawn."""
+    from cryonb.filters import soft_sphere
+    from cryonb.manifold.masks import grid_mask
+    from cryonb.manifold.observations import observe
+
+    particles = tiny(size_px=64)[0]
+    observations = observe(particles, resolution=particles.box_size / 10)
+    mask = Volume(soft_sphere(64, 16, edge_px=8), particles.pixel_size)
+    cropped = grid_mask(mask, observations)
+    small = soft_sphere(24, 16 * 24 / 64, edge_px=8 * 24 / 64)
+    np.testing.assert_allclose(cropped, small, atol=0.1)
+    assert np.abs(cropped - small).mean() < 0.01
+    with pytest.raises(ValueError, match="mask has box 32 px"):
+        grid_mask(Volume(np.ones((32, 32, 32)), 10.0), observations)
+
+
 def test_likelihood_is_the_sum_of_squared_residuals():
     from cryonb.manifold.observations import observe
 
