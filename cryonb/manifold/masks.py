@@ -3,7 +3,7 @@
 import numpy as np
 
 from cryonb import fourier
-from cryonb.manifold.volume_sets import grid_size, regrid_mask
+from cryonb.manifold.volume_sets import crop_or_pad, grid_size
 
 __all__ = ["automatic_mask", "grid_mask", "sphere_mask"]
 
@@ -43,7 +43,9 @@ def grid_mask(mask, observations):
         return sphere_mask(size_px)
     if mask.size_px != observations.size_px:
         raise ValueError(f"the mask has box {mask.size_px} px, the particles {observations.size_px} px")
-    return regrid_mask(mask.data, size_px)
+    # the values are kept, not their sum
+    cropped = crop_or_pad(mask.data, size_px) * (size_px / mask.size_px) ** 3
+    return np.clip(cropped, 0, 1)
 
 
 def automatic_mask(volumes, *, level=0.1, low_pass=35.0, margin=18.0):

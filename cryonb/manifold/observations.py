@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from cryonb import ctf, projection
 from cryonb.parallel import chunk_slices, map_reduce
@@ -60,16 +59,6 @@ class Observations:
             self, values=self.values[:, :m], ctf=self.ctf[:, :m], points=self.points[:m],
             multiplicity=self.multiplicity[:m],
         )  # fmt: skip
-
-    def moved(self, correction):
-        """The same images under corrected poses.
-
-        ``correction`` (n, 5) is the pose's error: degrees about the image's x, y and z, and Å along x and y.
-        """
-        turns = Rotation.from_rotvec(correction[:, :3], degrees=True).as_matrix()
-        matrices = (self.matrices @ turns).astype(np.float32)
-        phases = projection.shift_phases(self.points, -correction[:, 3:], self.size_px * self.pixel_size)
-        return replace(self, matrices=matrices, values=self.values * phases)
 
     @property
     def radii(self):

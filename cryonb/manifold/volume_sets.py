@@ -8,7 +8,7 @@ from cryonb import fourier
 from cryonb.projection.slices import interpolation_envelope, padded_transform
 from cryonb.types import Volume
 
-__all__ = ["PADDING", "VolumeSet", "crop_or_pad", "grid_size", "regrid_mask", "shell_power"]
+__all__ = ["PADDING", "VolumeSet", "crop_or_pad", "grid_size", "shell_power"]
 
 PADDING = 2  # of the transforms that are sliced or filled
 
@@ -39,14 +39,6 @@ class VolumeSet:
         """Linear combinations, (r, l) coefficients: a set of r volumes."""
         data = np.tensordot(np.asarray(coefficients, dtype=np.float32), self.data, axes=1)
         return replace(self, data=data)
-
-    def resized(self, radius):
-        """The same volumes on the grid of another Fourier radius."""
-        size_px = grid_size(radius)
-        if size_px == self.data.shape[-1]:
-            return self
-        data = np.stack([crop_or_pad(volume, size_px) for volume in self.data])
-        return replace(self, data=data, mask=regrid_mask(self.mask, size_px))
 
     def volumes(self):
         """The volumes at the particles' own box and pixel size, as a list of `Volume`."""
@@ -111,26 +103,6 @@ def crop_or_pad(data, size_px):
     out_of = tuple(slice(source_from + inner.start, source_from + inner.stop) for _ in range(3))
     result[into] = source[out_of]
     return fourier.inverse_transform(result).real.astype(np.float32)
-
-
-def regrid_mask(mask, size_px):
-    """A mask at another edge, the same physical box; its values are kept.
-
-    Parameters
-    ----------
-    mask : ndarray (d, d, d), 0 … 1
-    size_px : int
-
-    Returns
-    -------
-    ndarray (size_px, size_px, size_px) float32, 0 … 1
-
-    Examples
-    --------
-    >>> np.unique(regrid_mask(np.full((8, 8, 8), 0.5), 6).round(3)).tolist()
-    [0.5]
-    """
-    return np.clip(crop_or_pad(mask, size_px) * (size_px / len(mask)) ** 3, 0, 1)
 
 
 def shell_power(volumes, n_shells):
