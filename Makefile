@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 NOTEBOOKS := $(wildcard notebooks/[0-9]*.ipynb)
 
-.PHONY: install tour test lab bench proof clean
+.PHONY: install tour test lab notebooks bench proof clean
 
 install: $(STAMP)
 
@@ -28,6 +28,10 @@ test: install
 
 lab: install
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+# every notebook run top to bottom, its pictures reduced to a palette: what is committed
+notebooks: install
+	$(BIN)/python notebooks/execute.py $(NOTEBOOKS)
 
 bench: install
 	for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done

@@ -114,6 +114,30 @@ def test_separate_clusters_are_counted():
     assert DiffusionMap(1, n_neighbors=20).fit(points).n_connected_ == 2
 
 
+def test_an_isolated_pair_is_scaled_by_itself():
+    kernel = np.zeros((5, 5))
+    kernel[0, 1] = kernel[1, 0] = 4.0  # u = 1/√4 each
+    kernel[2:, 2:] = [[0, 1, 3], [1, 0, 2], [3, 2, 0]]
+    scaling = sinkhorn_scaling(kernel)
+    np.testing.assert_allclose(scaling[:2], 0.5)
+    np.testing.assert_allclose(scaling * (kernel @ scaling), 1, atol=1e-6)
+    cloud = np.random.default_rng(0).standard_normal((60, 2))
+    fitted = DiffusionMap(1, n_neighbors=5).fit(np.vstack([cloud, [[50, 50], [50, 50.1]]]))
+    np.testing.assert_allclose(np.ravel(fitted.kernel_.sum(axis=1)), 1, atol=1e-6)
+    assert np.isfinite(fitted.embedding_).all()
+
+
+def test_what_has_no_scaling_is_refused():
+    star = np.zeros((3, 3))
+    star[0, 1:] = star[1:, 0] = 1  # the middle's row cannot be one while both others' are
+    with pytest.raises(ValueError, match="share it; take more neighbours"):
+        sinkhorn_scaling(star)
+    with pytest.raises(ValueError, match="point 2 has no neighbour"):
+        sinkhorn_scaling(np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 0]]))
+    with pytest.raises(ValueError, match="take more neighbours"):
+        DiffusionMap(1, n_neighbors=1).fit(np.random.default_rng(0).standard_normal((60, 2)))
+
+
 def test_bandwidth_scales_with_the_points():
     squared = np.random.default_rng(7).random(5000)
     assert kernel_bandwidth(9 * squared) == pytest.approx(9 * kernel_bandwidth(squared), rel=1e-3)

@@ -180,6 +180,8 @@ def test_bad_arguments_are_refused():
         landscape_rms(EnergyLandscape(np.zeros(40), [EDGES]), double_well, weighting="mass")
     with pytest.raises(ValueError, match="nothing to compare"):
         landscape_rms(EnergyLandscape(np.zeros(40), [EDGES]), lambda x: np.where(x < 0.02, 0, np.nan))
+    with pytest.raises(ValueError, match="only 0 bins"):  # and no warning of an all-NaN minimum before
+        landscape_rms(EnergyLandscape(np.zeros(40), [EDGES]), lambda x: np.full_like(x, np.nan))
 
 
 def test_counting_is_the_histogram_with_poisson_bands():

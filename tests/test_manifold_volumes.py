@@ -8,14 +8,17 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import spearmanr
 
 from cryonb import ctf as ctf_room
-from cryonb import projection, simulate
+from cryonb import fourier, projection, rotations, simulate
 from cryonb.manifold import (
     RigidBodyGauge,
     arclength,
+    average_near_view,
+    crowded_view,
     embed,
     image_log_likelihood,
     measure_volumes,
     principal_volumes,
+    turned_to_view,
     volumes_along,
 )
 from cryonb.samples import ribosome, rotor
@@ -147,8 +150,25 @@ def tiny(n=20, *, size_px=16, noise=0.05, seed=0):
     return Particles(images.astype(np.float32), pixel_size, ctf=ctf, poses=poses), volume
 
 
+def test_a_readers_mask_keeps_its_soft_edge_on_the_cropped_grid():
+    """A sphere drawn at 64 px and cropped to 24 px is the sphere that the small grid would have drawn."""
+    from cryonb.filters import soft_sphere
+    from cryonb.manifold.masks import grid_mask
+    from cryonb.manifold.observations import observe
+
+    particles = tiny(size_px=64)[0]
+    observations = observe(particles, resolution=particles.box_size / 10)
+    mask = Volume(soft_sphere(64, 16, edge_px=8), particles.pixel_size)
+    cropped = grid_mask(mask, observations)
+    small = soft_sphere(24, 16 * 24 / 64, edge_px=8 * 24 / 64)
+    np.testing.assert_allclose(cropped, small, atol=0.1)
+    assert np.abs(cropped - small).mean() < 0.01
+    with pytest.raises(ValueError, match="mask has box 32 px"):
+        grid_mask(Volume(np.ones((32, 32, 32)), 10.0), observations)
+
+
 def test_likelihood_is_the_sum_of_squared_residuals():
-    from cryonb.manifold.slices import observe
+    from cryonb.manifold.observations import observe
 
     particles, _ = tiny(noise=1.0)
     volumes = [rotor().volume(16, 12.0, angle=angle) for angle in (0.0, 90.0, 180.0)]
@@ -239,6 +259,47 @@ def test_volumes_along_refuses_bad_coordinates(turning_rotor):
         volumes_along(particles, np.full(len(particles), np.nan))
     with pytest.raises(ValueError, match="finite numbers, got shape"):
         volumes_along(particles, np.zeros(3))
+
+
+def seen_from(direction, n, *, size_px=32, pixel_size=8.0):
+    """Noiseless images of the rotor from one direction at any in-plane angle, off centre, defocused."""
+    rng = np.random.default_rng(0)
+    rot, tilt = rotations.directions_to_angles(np.array(direction))
+    angles = np.column_stack([np.full(n, rot), np.full(n, tilt), rng.uniform(0, 360, n)])
+    poses = Poses(rotations.from_relion_angles(angles), rng.normal(0, 10, (n, 2)))
+    defocus = rng.uniform(10_000, 25_000, n)
+    ctf, volume = CTF(defocus, defocus), rotor().volume(size_px, pixel_size)
+    images = ctf_room.apply(projection.project(volume, poses), ctf, pixel_size)
+    return Particles(images.astype(np.float32), pixel_size, ctf=ctf, poses=poses), volume
+
+
+def test_an_average_near_a_view_is_the_projection_along_it():
+    particles, volume = seen_from([0.3, 0.2, 0.9], 60)
+    rot, tilt = rotations.directions_to_angles(np.array([0.3, 0.2, 0.9]))
+    transforms, squares = turned_to_view(particles, rotations.from_relion_angles([[rot, tilt, 40.0]]))
+    average = average_near_view(transforms, squares, np.ones(60))
+
+    def projected(psi):
+        """The projection, damped where the CTFs let through little, as the average is."""
+        drawn = projection.project(volume, Poses(rotations.from_relion_angles([[rot, tilt, psi]])))
+        return average_near_view(fourier.transform(drawn, ndim=2) * squares, squares, np.ones(60))
+
+    assert correlation(average, projected(40.0)) > 0.99
+    assert correlation(average, projected(-40.0)) < 0.7  # turned the other way
+    # an image without weight does not count
+    alone = average_near_view(transforms, squares, np.eye(60)[3])
+    np.testing.assert_allclose(alone, average_near_view(transforms[3:4], squares[3:4], np.ones(1)), atol=1e-5)
+
+
+def test_the_crowded_view_is_where_the_particles_are():
+    crowd, _ = seen_from([0.6, 0.0, 0.8], 30)
+    others = Poses(rotations.random_rotations(20, rng=1))
+    poses = Poses(Rotation.concatenate([crowd.poses.rotation, others.rotation]))
+    particles = Particles(np.zeros((50, 8, 8), dtype=np.float32), 8.0, poses=poses)
+    view, index = crowded_view(particles)
+    away = np.degrees(np.arccos(rotations.viewing_direction(poses.rotation) @ rotations.viewing_direction(view)[0]))
+    np.testing.assert_array_equal(index, np.flatnonzero(away < 25))
+    assert set(range(30)) <= set(index)
 
 
 def rotor_gauge(limit=40.0):

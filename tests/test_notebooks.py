@@ -4,7 +4,11 @@ What the notebooks claim is tested by running them: ``make test`` gives them to 
 """
 
 import ast
+import base64
+import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -104,3 +108,45 @@ def test_every_widget_is_followed_by_a_still_picture(notebook):
     for cell, following in zip(notebook.code, notebook.code[1:], strict=False):
         if re.search(r"widgets\.[A-Z]", cell.source):
             assert any("image/png" in out.get("data", {}) for out in following.outputs), cell.source
+
+
+# --- make notebooks -----------------------------------------------------------------------------------------------
+
+EXECUTE = Path(__file__).parent.parent / "notebooks" / "execute.py"
+PICTURE = """
+from PIL import Image
+Image.merge("RGBA", [Image.effect_noise((90, 60), 99) for _ in "RGBA"])
+"""
+
+
+def run_script(folder, source):
+    """A notebook of one cell, given to the script that ``make notebooks`` calls."""
+    path = folder / "page.ipynb"
+    cells = [nbformat.v4.new_code_cell(source)]
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": ""}}), path
+    )
+    done = subprocess.run([sys.executable, EXECUTE, path], capture_output=True, text=True)
+    return done, nbformat.read(path, 4)
+
+
+def test_notebooks_are_executed_and_their_pictures_reduced(tmp_path):
+    pytest.importorskip("nbclient")
+    from PIL import Image
+
+    done, notebook = run_script(tmp_path, PICTURE)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["page.ipynb"]
+    (cell,) = notebook.cells
+    assert cell.execution_count == 1 and not cell.metadata
+    assert notebook.metadata.language_info == {"name": "python"}
+    picture = Image.open(io.BytesIO(base64.b64decode(cell.outputs[0].data["image/png"])))
+    assert picture.mode == "P" and len(picture.getcolors()) <= 256
+
+
+def test_a_notebook_that_fails_stays_as_it_was(tmp_path):
+    pytest.importorskip("nbclient")
+    done, notebook = run_script(tmp_path, "1 / 0")
+    assert done.returncode != 0 and "ZeroDivisionError" in done.stderr
+    assert notebook.cells[0].execution_count is None
+    assert [path.name for path in tmp_path.iterdir()] == ["page.ipynb"]

@@ -6,9 +6,9 @@ from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from cryonb import ctf, filters, fourier, io, projection, samples, simulate
-from cryonb.rotations import viewing_direction
+from cryonb.rotations import random_rotations, viewing_direction
 from cryonb.simulate import Imaging, Langevin, Species, photographs
-from cryonb.types import CTF, EnergyLandscape, Volume
+from cryonb.types import CTF, EnergyLandscape, Poses, Volume
 
 
 def small_imaging(**changes):
@@ -324,6 +324,43 @@ def test_disturbed_poses_are_off_by_what_was_asked(blobs):
     angle = np.degrees((truth.poses.rotation.inv() * off.rotation).magnitude())
     assert np.sqrt((angle**2).mean()) == pytest.approx(3.0 * np.sqrt(3), rel=0.06)
     assert (off.shift - truth.poses.shift).std() == pytest.approx(2.0, rel=0.06)
+
+
+# --- one picture, step by step ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clean(blobs):
+    return projection.project(blobs.volume(32, 5.0), Poses(random_rotations(1, rng=0)))[0]
+
+
+def test_a_single_image_has_the_signal_to_noise_ratio_asked_for(clean):
+    circle = fourier.radius_px(32) <= 12
+    made = [simulate.form_image(clean, CTF(1e4, 1e4), 5.0, snr=0.2, radius_px=12, rng=seed) for seed in range(40)]
+    # a variance from m pixels is known to a fraction √(2/m)
+    tolerance = 4 * np.sqrt(2 / (40 * circle.sum()))
+    noise = np.mean([(image.noisy - image.seen)[circle].var() for image in made])
+    assert made[0].seen[circle].var() / noise == pytest.approx(0.2, rel=tolerance)
+    for image in made[:3]:
+        assert image.snr == pytest.approx(image.seen[circle].var() / (image.noisy - image.seen)[circle].var())
+
+
+def test_a_single_image_goes_through_the_lens_and_has_a_seed(clean):
+    lens = CTF(1.2e4, 1e4, 30)
+    made, again = (simulate.form_image(clean, lens, 5.0, snr=0.5, radius_px=12, rng=7) for _ in range(2))
+    np.testing.assert_array_equal(made.noisy, again.noisy)
+    np.testing.assert_array_equal(made.projection, clean)
+    np.testing.assert_array_equal(made.seen, ctf.apply(clean, lens, 5.0))
+    silent = simulate.form_image(clean, lens, 5.0, snr=np.inf, radius_px=12, rng=7)
+    np.testing.assert_array_equal(silent.noisy, silent.seen)
+    assert silent.snr == np.inf
+
+
+def test_a_single_image_without_signal_is_refused(clean):
+    with pytest.raises(ValueError, match="snr must be positive"):
+        simulate.form_image(clean, CTF(1e4, 1e4), 5.0, snr=0, radius_px=12, rng=0)
+    with pytest.raises(ValueError, match="no signal"):
+        simulate.form_image(np.zeros((32, 32)), CTF(1e4, 1e4), 5.0, snr=1, radius_px=12, rng=0)
 
 
 def test_what_cannot_be_simulated_is_said(blobs):

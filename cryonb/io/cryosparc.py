@@ -6,13 +6,11 @@ whose rotation takes image-frame to volume-frame coordinates (RELION's matrix is
 ``blob/sign`` is -1 where protein is dark in the file.
 """
 
-import warnings
-
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cryonb.io.formats import detect_format, existing_file, replacing
-from cryonb.io.relion import PIXEL_SIZE_TOLERANCE, find_stack, stack_places, typical_pixel_size
+from cryonb.io.relion import agreed_pixel_size, find_stack, stack_places, typical_pixel_size
 from cryonb.io.stack import ImageStack
 from cryonb.types import CTF, Particles, Poses
 
@@ -159,17 +157,7 @@ def _pixel_size(pixels, images, path):
         raise ValueError(f"{path}, row {row + 1}: blob/psize_A is {pixels[row]:g} Å, expected a positive number")
     # float32 in the file: 1.01 Å is 1.00999999, which nobody wrote.
     typical = float(f"{typical_pixel_size(pixels):.6g}")
-    low, high, header = float(pixels.min()), float(pixels.max()), images.pixel_size
-    if high - low > PIXEL_SIZE_TOLERANCE * typical:
-        raise ValueError(f"{path}: pixel sizes disagree: blob/psize_A is {low:g} to {high:g} Å, more than 1 % apart")
-    if high > low:
-        warnings.warn(f"{path}: pixel sizes of {low:g} to {high:g} Å are all taken as {typical:g} Å", stacklevel=3)
-    if header > 0 and abs(header - typical) > PIXEL_SIZE_TOLERANCE * typical:
-        raise ValueError(
-            f"{path}: pixel sizes disagree: {typical:g} Å here, {header:g} Å in the header of {images.paths[0]}; "
-            "pass pixel_size= to say which"
-        )
-    return typical
+    return agreed_pixel_size(typical, pixels, images, path, where="in blob/psize_A")
 
 
 def _ctf(records, path):

@@ -92,7 +92,7 @@ def read_particles(path, *, root=None, pixel_size=None, size_px=None, check_imag
     optics = tables.pop("optics", None)
     group = optics_of_particles(metadata, optics, path)
     _require_single_particles(optics, path)
-    size_px = _box_size(metadata, optics, group, path, size_px)
+    size_px = _box_size(optics, group, path, size_px)
     images = _image_stack(metadata, path, root, size_px, check_images)
     pixels = pixel_sizes(metadata, optics, path)
     if pixel_size is None:
@@ -196,6 +196,40 @@ def typical_pixel_size(pixels):
     1.25
     """
     return float(np.sort(pixels)[(len(pixels) - 1) // 2])
+
+
+def agreed_pixel_size(typical, pixels, images, path, *, where):
+    """The typical pixel size, in Å, if all others and the header of the images agree with it to a per cent.
+
+    Parameters
+    ----------
+    typical : float
+    pixels : ndarray
+        All the pixel sizes of the file.
+    images : ImageStack
+    path : path-like
+        Of the file, for messages.
+    where : str
+        Which pixel sizes may disagree, for messages: "between optics groups".
+
+    Returns
+    -------
+    float
+    """
+    low, high, header = float(pixels.min()), float(pixels.max()), images.pixel_size
+    if high - low > PIXEL_SIZE_TOLERANCE * typical:
+        raise ValueError(
+            f"{path}: pixel sizes disagree: {low:g} to {high:g} Å {where}, more than 1 %; "
+            "rescale to one, select one group, or pass pixel_size="
+        )
+    if high > low:
+        warnings.warn(f"{path}: pixel sizes of {low:g} to {high:g} Å are all taken as {typical:g} Å", stacklevel=4)
+    if header > 0 and abs(header - typical) > PIXEL_SIZE_TOLERANCE * typical:
+        raise ValueError(
+            f"{path}: pixel sizes disagree: {typical:g} Å here, {header:g} Å in the header of {images.paths[0]}; "
+            "pass pixel_size= to say which"
+        )
+    return typical
 
 
 def parse_ctf(metadata, optics, group, path):
@@ -346,7 +380,7 @@ def _image_stack(metadata, path, root, size_px, check):
         raise ValueError(f"{path}: {error}") from None
 
 
-def _box_size(metadata, optics, group, path, size_px):
+def _box_size(optics, group, path, size_px):
     if size_px is not None or optics is None or "rlnImageSize" not in optics:
         return size_px
     sizes = column_numbers(optics, "rlnImageSize", path=f"{path}, data_optics").astype(int)
@@ -357,29 +391,14 @@ def _box_size(metadata, optics, group, path, size_px):
 
 
 def _one_pixel_size(pixels, images, path):
-    header = images.pixel_size
     if pixels is None:
-        if header > 0:
-            return header
+        if images.pixel_size > 0:
+            return images.pixel_size
         raise ValueError(
             f"{path}: no pixel size: no rlnImagePixelSize in data_optics (RELION 3.0: rlnDetectorPixelSize and "
             "rlnMagnification), and none in the stack's header; pass pixel_size= in Å"
         )
-    typical = typical_pixel_size(pixels)
-    low, high = float(pixels.min()), float(pixels.max())
-    if high - low > PIXEL_SIZE_TOLERANCE * typical:
-        raise ValueError(
-            f"{path}: pixel sizes disagree: {low:g} to {high:g} Å between optics groups, more than 1 %; "
-            "rescale to one, select one group, or pass pixel_size="
-        )
-    if high > low:
-        warnings.warn(f"{path}: pixel sizes of {low:g} to {high:g} Å are all taken as {typical:g} Å", stacklevel=3)
-    if header > 0 and abs(header - typical) > PIXEL_SIZE_TOLERANCE * typical:
-        raise ValueError(
-            f"{path}: pixel sizes disagree: {typical:g} Å here, {header:g} Å in the header of {images.paths[0]}; "
-            "pass pixel_size= to say which"
-        )
-    return typical
+    return agreed_pixel_size(typical_pixel_size(pixels), pixels, images, path, where="between optics groups")
 
 
 def _require_single_particles(optics, path):

@@ -12,6 +12,7 @@ from .likelihood import image_log_likelihood
 from .paths import Basin, Path, find_basins, minimum_energy_path
 from .principal import PrincipalVolumes, principal_volumes
 from .spectral import SpectralVolumes, volumes_along
+from .views import average_near_view, crowded_view, turned_to_view
 
 __all__ = [
     "Basin",
@@ -22,8 +23,10 @@ __all__ = [
     "RigidBodyGauge",
     "SpectralVolumes",
     "arclength",
+    "average_near_view",
     "change_gauge",
     "counting_landscape",
+    "crowded_view",
     "curve_coordinate",
     "deconvolve_landscape",
     "embed",
@@ -35,5 +38,6 @@ __all__ = [
     "minimum_energy_path",
     "principal_volumes",
     "select_coordinates",
+    "turned_to_view",
     "volumes_along",
 ]

@@ -1,4 +1,4 @@
-"""The loops of `slices`, compiled by numba: many volumes at once, read or filled on rotated planes."""
+"""The loops of `gram` and `normal_equations`, by numba: many volumes at once, read or filled on rotated planes."""
 
 import numba
 import numpy as np

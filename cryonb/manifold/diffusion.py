@@ -8,6 +8,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 __all__ = ["DiffusionMap", "kernel_bandwidth", "sinkhorn_scaling"]
 
+_DIVERGED = 1e100  # largest scaling over smallest: beyond it the iteration only grows
+_LOOSE = 0.1  # largest departure of a row sum from one that still counts as scaled
+
 
 class DiffusionMap(TransformerMixin, BaseEstimator):
     """Diffusion coordinates of points with uneven noise.
@@ -178,10 +181,16 @@ def sinkhorn_scaling(kernel, *, tolerance=1e-8, max_iterations=2000):
     -------
     ndarray (n,)
 
+    Raises
+    ------
+    ValueError
+        A row is empty, or no scaling exists: points whose only neighbour is one that they share.
+
     Notes
     -----
     The damped symmetric iteration u ← √(u / Ku), Knight, Ruiz & Uçar, SIAM J. Matrix Anal. Appl. 35:931 (2014).
-    Where a row has no other support (a chain of single neighbours) sums approach one only slowly.
+    Where a row has no other support (a chain of single neighbours) sums approach one only slowly; within a few per
+    cent they are taken as they are.
 
     Examples
     --------
@@ -190,12 +199,21 @@ def sinkhorn_scaling(kernel, *, tolerance=1e-8, max_iterations=2000):
     >>> (u * (kernel @ u)).round(6).tolist()
     [1.0, 1.0, 1.0]
     """
-    scaling = 1 / np.sqrt(np.maximum(np.asarray(kernel.sum(axis=1)).ravel(), 1e-300))
+    total = np.asarray(kernel.sum(axis=1)).ravel()
+    if not (total > 0).all():
+        raise ValueError(f"point {int(np.argmin(total > 0))} has no neighbour: its row of the kernel is empty")
+    scaling = 1 / np.sqrt(total)
     for _ in range(max_iterations):
         row = kernel @ scaling
-        if np.abs(scaling * row - 1).max() < tolerance:
+        departure = np.abs(scaling * row - 1).max()
+        if departure < tolerance or scaling.max() > _DIVERGED * scaling.min():
             break
-        scaling = np.sqrt(scaling / np.maximum(row, 1e-300))
+        scaling = np.sqrt(scaling / row)
+    if departure > _LOOSE:
+        raise ValueError(
+            f"the kernel has no doubly stochastic scaling (row sums depart from one by {departure:.2g}): some points "
+            f"have only one neighbour, and share it; take more neighbours"
+        )
     return scaling
 
 

@@ -7,12 +7,14 @@ import numpy as np
 from cryonb.manifold.coordinates import curve_coordinate, local_linear_residuals
 from cryonb.manifold.diffusion import DiffusionMap
 from cryonb.manifold.gauge import PreparedGauge, arclength
+from cryonb.manifold.gram import noise_spectrum
 from cryonb.manifold.landscape import counting_landscape, deconvolve_landscape
 from cryonb.manifold.likelihood import node_log_likelihood
+from cryonb.manifold.masks import automatic_mask, grid_mask
 from cryonb.manifold.memory import remember, remembered
+from cryonb.manifold.observations import observe
 from cryonb.manifold.paths import Path, minimum_energy_path
 from cryonb.manifold.principal import PrincipalVolumes, principal_volumes
-from cryonb.manifold.slices import automatic_mask, grid_mask, noise_spectrum, observe
 from cryonb.manifold.spectral import (
     coordinate_weights,
     cross_fitted_overlaps,

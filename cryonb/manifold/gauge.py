@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryonb.fourier import inverse_transform, shell_index, transform
-from cryonb.manifold.slices import VolumeSet
+from cryonb.manifold.volume_sets import VolumeSet, crop_or_pad
 
 __all__ = ["RigidBodyGauge", "arclength", "measure_volumes"]
 
@@ -43,14 +43,12 @@ class RigidBodyGauge:
 class PreparedGauge:
     """The model's volumes on the cropped grid, filtered like the recovered ones, with their rigid-body derivatives."""
 
-    def __init__(self, gauge, reference, *, shell_weights=None):
+    def __init__(self, gauge, reference):
         """Draw and filter the model.
 
-        ``reference`` is a `VolumeSet` whose first volume, the mean, sets the filter. ``shell_weights`` (shells,) say
-        how much each Fourier shell counts; all alike by default.
+        ``reference`` is a `VolumeSet` whose first volume, the mean, sets the filter. All Fourier shells count alike;
+        `with_weights` changes that.
         """
-        from cryonb.manifold.slices import _resample
-
         self.values, self.name = gauge.values, gauge.name
         size_px = reference.data.shape[-1]
         models = []
@@ -61,16 +59,16 @@ class PreparedGauge:
                     f"the gauge's model gives {volume}, but the particles have box {reference.size_px} px of "
                     f"{reference.pixel_size:g} Å"
                 )
-            models.append(_resample(volume.data, size_px))
+            models.append(crop_or_pad(volume.data, size_px))
         self.mask = reference.mask
-        self.shell_weights = shell_weights
+        self.shell_weights = None
         self.models = _match_shells(np.stack(models), reference.data[0]) * self.mask
         self.motions = self._rigid_derivatives(self.models[len(models) // 2])
         self.flat_models = self._weighted(self.models)
         self._bases = None
 
     def with_weights(self, shell_weights):
-        """The same model with other weights of the shells."""
+        """The same model with other weights of the Fourier shells, (shells,)."""
         import copy
 
         other = copy.copy(self)

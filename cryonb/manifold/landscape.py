@@ -224,9 +224,10 @@ def landscape_rms(estimate, truth, *, energy_limit=5.0, weighting="uniform"):
         expected = truth.energy_kt
     if expected.shape != estimate.energy_kt.shape:
         raise ValueError(f"truth has {expected.shape} bins, the estimate {estimate.energy_kt.shape}")
-    expected = expected - np.nanmin(expected)
     compared = np.isfinite(expected) & np.isfinite(estimate.energy_kt)
-    compared[compared] = expected[compared] <= energy_limit
+    if compared.any():
+        expected = expected - np.nanmin(expected)
+        compared[compared] = expected[compared] <= energy_limit
     if compared.sum() < 2:
         raise ValueError(f"only {int(compared.sum())} bins were observed in both landscapes: nothing to compare")
     weight = _widths(estimate.edges).reshape(expected.shape)[compared]

@@ -1,87 +1,61 @@
 """How well each image fits each point of a conformational coordinate, through Gram matrices of a few volumes.
 
-Image i at coordinate x is y_i = C_i P_i (Σ_l φ_l(x) s_l + Σ_k w_k u_k) + Σ_j t_j ∂_j + noise: spectral volumes s along
-the coordinate, and, as nuisance, residual components u with w ~ N(0, 1) and small errors t of the pose. The nuisance is
-integrated out exactly. Cost N (P L + L² M) for N images of P pixels, L volumes and M nodes.
+Image i at coordinate x is y_i = C_i P_i Σ_l φ_l(x) s_l + Σ_j t_j ∂_j + noise: spectral volumes s along the coordinate,
+and, where wanted, small errors t of the pose, which are integrated out exactly. Cost N (P L + L² M) for N images of P
+pixels, L volumes and M nodes.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from cryonb.manifold.slices import Observations, VolumeSet, gram_matrices, grid_size, noise_spectrum, observe
+from cryonb.manifold.gram import gram_matrices, noise_spectrum
+from cryonb.manifold.observations import Observations, observe
+from cryonb.manifold.volume_sets import VolumeSet, crop_or_pad, grid_size
 from cryonb.types import Volume
 
-__all__ = ["Overlaps", "image_log_likelihood", "marginal_overlaps", "node_log_likelihood"]
+__all__ = ["Overlaps", "image_log_likelihood", "node_log_likelihood", "without_pose_errors"]
 
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """Sufficient statistics of each image for the spectral volumes, nuisance integrated out.
+    """Sufficient statistics of each image for the spectral volumes.
 
     Parameters
     ----------
     gram : ndarray (n, l, l)
     overlap : ndarray (n, l)
         The log-likelihood of spectral coefficients f is overlapᵀf − ½ fᵀ gram f, up to a constant per image.
-    nuisance_mean : ndarray (n, r)
-        Posterior mean of w at f = 0.
-    nuisance_slope : ndarray (n, r, l)
-        The mean moves by −slope · f.
-    nuisance_covariance : ndarray (n, r, r)
-    pose_mean : ndarray (n, 5 or 0)
-        As nuisance_mean, for the error of the pose: degrees about the image's x, y, z, and Å along x, y.
-    pose_slope : ndarray (n, 5 or 0, l)
     """
 
     gram: np.ndarray
     overlap: np.ndarray
-    nuisance_mean: np.ndarray
-    nuisance_slope: np.ndarray
-    nuisance_covariance: np.ndarray
-    pose_mean: np.ndarray
-    pose_slope: np.ndarray
-
-    def pose_correction(self, coefficients):
-        """Expected error of each pose, (n, 5), given each particle's spectral coefficients (n, l)."""
-        return self.pose_mean - np.einsum("npl,nl->np", self.pose_slope, coefficients)
 
 
-def marginal_overlaps(gram, overlap, n_spectral, *, pose_error=None):
-    """Integrate out residual components and pose errors from Gram matrices.
+def without_pose_errors(gram, overlap, pose_error):
+    """Integrate small errors of the poses out of Gram matrices.
 
     Parameters
     ----------
-    gram : ndarray (n, l + r [+ 5], …)
-        Of l spectral volumes, r residual components with unit variance, and five pose derivatives where
-        ``pose_error`` is given.
-    overlap : ndarray (n, l + r [+ 5])
-    n_spectral : int
-        l.
-    pose_error : (float, float), optional
+    gram : ndarray (n, l + 5, l + 5)
+        Of l volumes and the five derivatives by the pose, as `gram_matrices` gives them.
+    overlap : ndarray (n, l + 5)
+    pose_error : (float, float)
         Standard deviation per axis of the rotation in degrees and of the shift in Å.
 
     Returns
     -------
     Overlaps
     """
-    n_slices = gram.shape[1]
-    n_pose = 0 if pose_error is None else 5
-    n_residual = n_slices - n_spectral - n_pose
-    precision = np.ones(n_slices - n_spectral)
-    if n_pose:
-        degrees, shift = pose_error
-        precision[n_residual:] = np.repeat([1 / max(degrees, 1e-6) ** 2, 1 / max(shift, 1e-6) ** 2], [3, 2])
-    across = gram[:, n_spectral:, :n_spectral]
-    covariance = np.linalg.inv(gram[:, n_spectral:, n_spectral:] + np.diag(precision))
-    slope = covariance @ across
-    mean = np.einsum("nij,nj->ni", covariance, overlap[:, n_spectral:])
+    degrees, shift = pose_error
+    precision = np.repeat([1 / max(degrees, 1e-6) ** 2, 1 / max(shift, 1e-6) ** 2], [3, 2])
+    across = gram[:, -5:, :-5]
+    covariance = np.linalg.inv(gram[:, -5:, -5:] + np.diag(precision))
+    mean = np.einsum("nij,nj->ni", covariance, overlap[:, -5:])
     return Overlaps(
-        gram[:, :n_spectral, :n_spectral] - np.swapaxes(across, 1, 2) @ slope,
-        overlap[:, :n_spectral] - np.einsum("nji,nj->ni", across, mean),
-        mean[:, :n_residual], slope[:, :n_residual], covariance[:, :n_residual, :n_residual],
-        mean[:, n_residual:], slope[:, n_residual:],
-    )  # fmt: skip
+        gram[:, :-5, :-5] - np.swapaxes(across, 1, 2) @ covariance @ across,
+        overlap[:, :-5] - np.einsum("nji,nj->ni", across, mean),
+    )
 
 
 def node_log_likelihood(overlaps, coefficients):
@@ -95,7 +69,7 @@ def node_log_likelihood(overlaps, coefficients):
 
     Examples
     --------
-    >>> one = Overlaps(np.ones((1, 1, 1)), np.full((1, 1), 2.0), *[np.zeros((1, 0))] * 5)
+    >>> one = Overlaps(np.ones((1, 1, 1)), np.full((1, 1), 2.0))
     >>> node_log_likelihood(one, np.array([[0.0], [2.0]])).tolist()
     [[0.0, 2.0]]
     """
@@ -155,8 +129,8 @@ def image_log_likelihood(
     for start in range(0, len(stack), 8):
         part = stack.combine(np.eye(len(stack))[start : start + 8])
         gram, overlap = gram_matrices(observations, part, mean=None if pose_error is None else mean, workers=workers)
-        marginal = marginal_overlaps(gram, overlap, len(part), pose_error=pose_error)
-        power, match = np.einsum("nii->ni", marginal.gram), marginal.overlap
+        overlaps = Overlaps(gram, overlap) if pose_error is None else without_pose_errors(gram, overlap, pose_error)
+        power, match = np.einsum("nii->ni", overlaps.gram), overlaps.overlap
         if contrast_sd > 0:
             stiffness = 1 / contrast_sd**2
             columns.append(0.5 * (match + stiffness) ** 2 / (power + stiffness) - 0.5 * np.log(power + stiffness))
@@ -167,8 +141,6 @@ def image_log_likelihood(
 
 def stack_volumes(volumes, observations):
     """A list of `Volume` on the cropped grid of observations, as a `VolumeSet` without a mask."""
-    from cryonb.manifold.slices import _resample
-
     size_px = grid_size(observations.radius)
     for volume in volumes:
         if not isinstance(volume, Volume):
@@ -178,6 +150,6 @@ def stack_volumes(volumes, observations):
                 f"volumes must have the particles' grid, {observations.size_px} px of {observations.pixel_size:g} Å; "
                 f"got {volume}"
             )
-    data = np.stack([_resample(volume.data, size_px) for volume in volumes])
+    data = np.stack([crop_or_pad(volume.data, size_px) for volume in volumes])
     mask = np.ones((size_px,) * 3, dtype=np.float32)
     return VolumeSet(data, mask, observations.size_px, observations.pixel_size)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cryonb.manifold.principal import PrincipalVolumes
-from cryonb.manifold.slices import VolumeSet
+from cryonb.manifold.volume_sets import VolumeSet
 from cryonb.parallel import load_checkpoint, save_checkpoint
 from cryonb.types import Embedding
 

@@ -8,17 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryonb.manifold.slices import (
-    Observations,
-    VolumeSet,
-    gram_matrices,
-    grid_mask,
-    grid_size,
-    noise_spectrum,
-    normal_equations,
-    observe,
-    sphere_mask,
-)
+from cryonb.manifold.gram import gram_matrices, noise_spectrum
+from cryonb.manifold.masks import grid_mask, sphere_mask
+from cryonb.manifold.normal_equations import normal_equations
+from cryonb.manifold.observations import Observations, observe
+from cryonb.manifold.volume_sets import VolumeSet, grid_size
 from cryonb.parallel import load_checkpoint, save_checkpoint
 from cryonb.types import Embedding, Volume
 

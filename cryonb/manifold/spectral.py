@@ -8,51 +8,34 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cryonb.manifold.likelihood import Overlaps, marginal_overlaps, node_log_likelihood
-from cryonb.manifold.slices import (
-    Observations,
-    VolumeSet,
-    gram_matrices,
-    grid_mask,
-    normal_equations,
-    observe,
-    shell_power,
-)
+from cryonb.manifold.gram import gram_matrices
+from cryonb.manifold.likelihood import Overlaps, node_log_likelihood
+from cryonb.manifold.masks import grid_mask
+from cryonb.manifold.normal_equations import normal_equations
+from cryonb.manifold.observations import Observations, observe
+from cryonb.manifold.volume_sets import VolumeSet, shell_power
 
 __all__ = ["SpectralVolumes", "fit_spectral", "legendre_basis", "posterior_moments", "volumes_along"]
 
 
 @dataclass(frozen=True, eq=False)
 class SpectralVolumes:
-    """Volumes as a smooth function of a coordinate, and residual components beside it.
+    """Volumes as a smooth function of a coordinate.
 
     Parameters
     ----------
     volumes : VolumeSet
-        l spectral volumes, then r residual components of unit variance.
-    n_spectral : int
-        l.
+        l spectral volumes.
     limits : (float, float)
         Range of the coordinate.
     """
 
     volumes: VolumeSet
-    n_spectral: int
     limits: tuple
-
-    def coefficients(self, coordinate):
-        """φ_l at coordinates, (m, l)."""
-        return legendre_basis(coordinate, self.n_spectral, self.limits)
 
     def at(self, coordinate):
         """V(x) as a `VolumeSet`, one per coordinate."""
-        coefficients = np.zeros((np.size(coordinate), len(self.volumes)))
-        coefficients[:, : self.n_spectral] = self.coefficients(np.atleast_1d(coordinate))
-        return self.volumes.combine(coefficients)
-
-    def mean(self):
-        """The first spectral volume, alone."""
-        return self.volumes.combine(np.eye(len(self.volumes))[:1])
+        return self.volumes.combine(legendre_basis(np.atleast_1d(coordinate), len(self.volumes), self.limits))
 
 
 def legendre_basis(coordinate, n_functions, limits):
@@ -147,8 +130,8 @@ def coordinate_weights(coordinate, deviation, limits, *, n_nodes=64):
     return weights / weights.sum(axis=1, keepdims=True), nodes
 
 
-def posterior_moments(weights, coefficients, overlaps=None):
-    """E[f] and E[f fᵀ] of each particle, f = (φ(x), w), from its posterior over nodes.
+def posterior_moments(weights, coefficients):
+    """E[φ] and E[φ φᵀ] of each particle, from its posterior over nodes.
 
     Parameters
     ----------
@@ -156,42 +139,27 @@ def posterior_moments(weights, coefficients, overlaps=None):
         p(node | image), rows summing to one.
     coefficients : ndarray (m, l)
         φ at the nodes.
-    overlaps : Overlaps, optional
-        For the residual components w; without them f = φ.
 
     Returns
     -------
-    first : ndarray (n, l + r)
-    second : ndarray (n, l + r, l + r)
+    first : ndarray (n, l)
+    second : ndarray (n, l, l)
     """
     m, n_spectral = coefficients.shape
-    first = weights @ coefficients
     pairs = (coefficients[:, :, None] * coefficients[:, None, :]).reshape(m, -1)
-    second = (weights @ pairs).reshape(-1, n_spectral, n_spectral)
-    if overlaps is None or overlaps.nuisance_mean.shape[1] == 0:
-        return first, second
-    # given the node, w is Gaussian with mean a − B φ
-    a, slope = overlaps.nuisance_mean, overlaps.nuisance_slope
-    residual = a - np.einsum("nrl,nl->nr", slope, first)
-    across = a[:, :, None] * first[:, None, :] - slope @ second
-    moved = slope @ second @ np.swapaxes(slope, 1, 2)
-    tilt = a[:, :, None] * (a - residual)[:, None, :]
-    own = overlaps.nuisance_covariance + a[:, :, None] * a[:, None, :] - tilt - np.swapaxes(tilt, 1, 2) + moved
-    top = np.concatenate([second, np.swapaxes(across, 1, 2)], axis=2)
-    bottom = np.concatenate([across, own], axis=2)
-    return np.concatenate([first, residual], axis=1), np.concatenate([top, bottom], axis=1)
+    return weights @ coefficients, (weights @ pairs).reshape(-1, n_spectral, n_spectral)
 
 
 def fit_spectral(observations, first, second, n_spectral, limits, *, mask, groups, unshrunk=2, workers=1):
-    """Spectral volumes and residual components from the moments of each particle's coefficients, cross-fitted.
+    """Spectral volumes from the moments of each particle's coefficients, cross-fitted.
 
     The mean and the term linear in the coordinate are not shrunk: a shrunken motion would be matched by too large
-    coordinates. Higher terms and residual components have a Wiener prior, from the power that the groups agree on.
+    coordinates. Higher terms have a Wiener prior, from the power that the groups agree on.
 
     Parameters
     ----------
     observations : Observations
-    first, second : ndarray (n, l + r), (n, l + r, l + r)
+    first, second : ndarray (n, l), (n, l, l)
         From `posterior_moments`.
     n_spectral : int
         l.
@@ -224,7 +192,7 @@ def fit_spectral(observations, first, second, n_spectral, limits, *, mask, group
     whole = equations.solve(prior)[0]
     changes = slice(1, n_spectral)
     ratio = 1 - noise[:, changes].sum(axis=1) / np.maximum(total[:, changes].sum(axis=1), 1e-30)
-    fits = [SpectralVolumes(volumes, n_spectral, limits) for volumes in (whole, *without)]
+    fits = [SpectralVolumes(volumes, limits) for volumes in (whole, *without)]
     return fits[0], fits[1:], np.clip(ratio, 0.02, 1)
 
 
@@ -236,37 +204,29 @@ def _jackknife_power(without, n_shells):
     return total, noise
 
 
-def cross_fitted_overlaps(observations, without, groups, *, pose_error=None, workers=1):
+def cross_fitted_overlaps(observations, without, groups, *, workers=1):
     """Overlaps of each particle with the volumes that were solved without its group.
 
     Returns `Overlaps` of all particles in their own order.
     """
-    parts = []
-    for fit, group in zip(without, groups):
-        mean = fit.mean() if pose_error is not None else None
-        gram, overlap = gram_matrices(observations[group], fit.volumes, mean=mean, workers=workers)
-        parts.append(marginal_overlaps(gram, overlap, fit.n_spectral, pose_error=pose_error))
+    parts = [
+        gram_matrices(observations[group], fit.volumes, workers=workers) for fit, group in zip(without, groups)
+    ]  # fmt: skip
     order = np.argsort(np.concatenate(groups))
-    columns = {name: [getattr(part, name) for part in parts] for name in Overlaps.__dataclass_fields__}
-    return Overlaps(**{name: np.concatenate(column)[order] for name, column in columns.items()})
+    return Overlaps(*(np.concatenate(arrays)[order] for arrays in zip(*parts)))
 
 
-def volume_noise_penalty(observations, without, coefficients, *, pose_error=None, n_particles=200, workers=1):
+def volume_noise_penalty(observations, without, coefficients, *, n_particles=200, workers=1):
     """Expected loss of log-likelihood at each node through the noise of the volumes themselves, (m,).
 
     The volumes solved without each of K groups differ by their noise. By the jackknife, noise of variance ν costs
     ½ ν with ν = Σ_g ‖C P (V_g − mean of V_g)‖²/σ², averaged over particles: more at nodes that few particles visited.
     """
-    n_spectral = without[0].n_spectral
     index = np.unique(np.linspace(0, len(observations) - 1, n_particles).astype(int))
-    average = np.mean([fit.volumes.data[:n_spectral] for fit in without], axis=0)
+    average = np.mean([fit.volumes.data for fit in without], axis=0)
     penalty = np.zeros(len(coefficients))
     for fit in without:
-        residual = fit.volumes.data[n_spectral:]
-        volumes = replace(fit.volumes, data=np.concatenate([fit.volumes.data[:n_spectral] - average, residual]))
-        mean = fit.mean() if pose_error is not None else None
-        gram, overlap = gram_matrices(observations[index], volumes, mean=mean, workers=workers)
-        marginal = marginal_overlaps(gram, overlap, n_spectral, pose_error=pose_error)
-        marginal = replace(marginal, overlap=np.zeros_like(marginal.overlap))
-        penalty -= node_log_likelihood(marginal, coefficients).mean(axis=0)
+        volumes = replace(fit.volumes, data=fit.volumes.data - average)
+        gram, overlap = gram_matrices(observations[index], volumes, workers=workers)
+        penalty -= node_log_likelihood(Overlaps(gram, np.zeros_like(overlap)), coefficients).mean(axis=0)
     return penalty

@@ -137,7 +137,7 @@ def prepare(volume, *, padding=2):
     FourierVolume
     """
     size_px = volume.size_px
-    data = _padded_transform(volume.data / interpolation_envelope(size_px, padding), padding)
+    data = padded_transform(volume.data / interpolation_envelope(size_px, padding), padding)
     # every slice reads this voxel as it is: nothing is interpolated that the envelope would have to undo
     data[_zero_frequency(data)] = volume.data.sum(dtype=np.float64)
     return FourierVolume(data, size_px, padding, volume.voxel_size)
@@ -158,7 +158,7 @@ def sample_slices(fourier_volume, matrices, points):
     -------
     ndarray (n, m) complex64: F_volume(R·(kx, ky, 0)); 0 beyond the transform's edge.
     """
-    axes = _plane_axes(matrices, fourier_volume.padding)
+    axes = plane_axes(matrices, fourier_volume.padding)
     points = np.ascontiguousarray(points, dtype=np.float32)
     slices = np.empty((len(axes), len(points)), dtype=np.complex64)
     _gather(fourier_volume.data, axes, points, slices)
@@ -180,7 +180,7 @@ def insert_slices(accumulator, values, weights, matrices, points):
     matrices, points
         As in `sample_slices`.
     """
-    axes = _plane_axes(matrices, accumulator.padding)
+    axes = plane_axes(matrices, accumulator.padding)
     points = np.ascontiguousarray(points, dtype=np.float32)
     values = np.ascontiguousarray(values, dtype=np.complex64)
     with_weights = weights is not None
@@ -326,7 +326,8 @@ def _zero_frequency(half_grid):
     return half_grid.shape[0] // 2, half_grid.shape[1] // 2, 0
 
 
-def _padded_transform(data, padding):
+def padded_transform(data, padding):
+    """Transform of a volume zero-padded to ``padding`` times its box, kx ≥ 0, ky and kz centred."""
     size_px = data.shape[0]
     padded = size_px * padding
     if padded % 2:
@@ -354,7 +355,8 @@ def complete_plane(values):
     return values
 
 
-def _plane_axes(matrices, padding):
+def plane_axes(matrices, padding):
+    """Where each image's kx and ky axes point in the padded transform, (n, 3, 2)."""
     matrices = np.asarray(matrices)
     if matrices.ndim != 3 or matrices.shape[1:] != (3, 3):
         raise ValueError(f"matrices must have shape (n, 3, 3), got {matrices.shape}")

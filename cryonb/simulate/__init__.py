@@ -1,16 +1,18 @@
 """Particles with known truth: who is in the tube, then how the microscope saw it.
 
 `populate` draws the state of every particle from known landscapes; `particles` takes its picture. Both take a seed,
-and give the same particles whatever the chunks, the threads, or the length of the list they are read from.
+and give the same particles whatever the chunks, the threads, or the length of the list they are read from. `form_image`
+makes a single picture step by step.
 """
 
 from .imaging import Imaging, VonMisesFisher, disturb_poses
 from .landscapes import bind, circular, coupled_wells, double_well, from_energy
 from .photographs import Truth, particles
 from .population import Langevin, Population, Species, VolumeSet, langevin, populate, sample_landscape
+from .single import FormedImage, form_image
 
 __all__ = [
-    "Imaging", "Langevin", "Population", "Species", "Truth", "VolumeSet", "VonMisesFisher", "bind", "circular",
-    "coupled_wells", "disturb_poses", "double_well", "from_energy", "langevin", "particles", "populate",
-    "sample_landscape",
+    "FormedImage", "Imaging", "Langevin", "Population", "Species", "Truth", "VolumeSet", "VonMisesFisher", "bind",
+    "circular", "coupled_wells", "disturb_poses", "double_well", "form_image", "from_energy", "langevin", "particles",
+    "populate", "sample_landscape",
 ]  # fmt: skip

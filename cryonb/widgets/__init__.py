@@ -4,7 +4,7 @@ Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryo
 """
 
 from .ctf import ContrastTransfer
-from .image_formation import FormedImage, ImageFormation, form_image
+from .image_formation import ImageFormation
 from .manifold import LandscapeExplorer
 from .ngl import density_scene, nglview, view
 from .reconstruction import BackProjection
@@ -14,11 +14,9 @@ __all__ = [
     "BackProjection",
     "ContrastTransfer",
     "DensityMovie",
-    "FormedImage",
     "ImageFormation",
     "LandscapeExplorer",
     "density_scene",
-    "form_image",
     "nglview",
     "view",
 ]

@@ -1,68 +1,13 @@
 """From a density to a noisy image, one slider per step."""
 
-from dataclasses import dataclass
-
 import ipywidgets
 import numpy as np
 
-from cryonb import CTF, Poses, ctf, fourier, plot, projection, rotations
+from cryonb import CTF, Poses, plot, projection, rotations, simulate
 
 from .panel import Panel, picture, slider
 
-__all__ = ["FormedImage", "ImageFormation", "form_image"]
-
-
-@dataclass(frozen=True)
-class FormedImage:
-    """One particle image at each step of its making.
-
-    Parameters
-    ----------
-    projection, seen, noisy : ndarray (d, d)
-        The density summed along the beam; what the lens makes of it; that plus noise.
-    snr : float
-        Measured: variance of ``seen`` over variance of the noise, inside the particle's circle.
-    """
-
-    projection: np.ndarray
-    seen: np.ndarray
-    noisy: np.ndarray
-    snr: float
-
-
-def form_image(clean, lens, pixel_size, *, snr, radius_px, rng):
-    """Pass a projection through the microscope and add white noise.
-
-    Parameters
-    ----------
-    clean : ndarray (d, d)
-        Projection of the density.
-    lens : CTF
-        Of one image.
-    pixel_size : float
-        Å.
-    snr : float
-        Variance of signal over variance of noise inside the particle's circle.
-    radius_px : float
-        Radius of that circle.
-    rng : seed or Generator
-
-    Returns
-    -------
-    FormedImage
-
-    Examples
-    --------
-    >>> clean = np.pad(np.ones((8, 8)), 12)
-    >>> made = form_image(clean, CTF(2e4, 2e4), 4.0, snr=0.1, radius_px=10, rng=0)
-    >>> bool(abs(made.snr / 0.1 - 1) < 0.2)
-    True
-    """
-    seen = ctf.apply(clean, lens, pixel_size)
-    circle = fourier.radius_px(clean.shape[-1]) <= radius_px
-    sigma = np.sqrt(seen[circle].var() / snr)
-    noise = np.random.default_rng(rng).normal(0, sigma, clean.shape)
-    return FormedImage(clean, seen, seen + noise, float(seen[circle].var() / noise[circle].var()))
+__all__ = ["ImageFormation"]
 
 
 class ImageFormation(Panel):
@@ -85,6 +30,7 @@ class ImageFormation(Panel):
     snr : slider
         Logarithmic.
     result : FormedImage
+        As `cryonb.simulate.form_image` gives it.
     """
 
     def __init__(self, volume, *, radius, rng):
@@ -103,7 +49,7 @@ class ImageFormation(Panel):
     def _refresh(self):
         pose = Poses(rotations.from_relion_angles([[self.rot.value, self.tilt.value, 0.0]]))
         defocus = 1e4 * self.defocus.value
-        self.result = form_image(
+        self.result = simulate.form_image(
             projection.project(self._transform, pose)[0], CTF(defocus, defocus), self.volume.voxel_size,
             snr=self.snr.value, radius_px=self.radius / self.volume.voxel_size, rng=self.rng,
         )  # fmt: skip

@@ -1,0 +1,85 @@
+"""Evidence per view: averages of the particles seen from one side, to hold beside projections of the volumes."""
+
+import numpy as np
+from scipy.ndimage import map_coordinates
+
+from cryonb import ctf, fourier, rotations
+
+__all__ = ["average_near_view", "crowded_view", "turned_to_view"]
+
+NEAR = 25.0  # degrees: particles within this of a view are averaged with it
+WIENER = 0.1  # added to the sum of squared CTFs, as a fraction of the number of particles
+
+
+def crowded_view(particles):
+    """The pose with the most particles within `NEAR` of its viewing direction, and the indices of those.
+
+    Parameters
+    ----------
+    particles : Particles
+        With poses.
+
+    Returns
+    -------
+    view : Rotation of length 1
+        On a grid of directions 15° apart; its in-plane angle psi is 0.
+    index : ndarray
+    """
+    directions = rotations.viewing_direction(particles.poses.rotation)
+    candidates = rotations.healpix_directions(2)
+    near = directions @ candidates.T > np.cos(np.radians(NEAR))
+    best = int(near.sum(axis=0).argmax())
+    rot, tilt = rotations.directions_to_angles(candidates[best])
+    return rotations.from_relion_angles([[rot, tilt, 0.0]]), np.flatnonzero(near[:, best])
+
+
+def turned_to_view(particles, view):
+    """Centred transforms of images, turned in plane to a view, times their CTF; and the squared CTFs.
+
+    Parameters
+    ----------
+    particles : Particles
+        With poses near ``view`` and with CTF.
+    view : Rotation of length 1
+
+    Returns
+    -------
+    transforms : ndarray (n, d, d) complex
+    squares : ndarray (n, d, d)
+    """
+    size_px, pixel_size = particles.size_px, particles.pixel_size
+    images = np.asarray(particles.images)
+    kx, ky = fourier.frequency_grid(size_px, pixel_size)
+    shift = particles.poses.shift
+    centring = np.exp(-2j * np.pi * (kx * shift[:, 0, None, None] + ky * shift[:, 1, None, None]))
+    contrast = ctf.grid(particles.ctf, size_px, pixel_size)
+    images = fourier.inverse_transform(fourier.transform(images, ndim=2) * centring * contrast, ndim=2).real
+    between = (particles.poses.rotation.inv() * view[0]).as_matrix()  # from the view's plane to the image's
+    angle = np.arctan2(between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1])
+    axis = np.arange(size_px) - size_px // 2
+    x, y = np.meshgrid(axis, axis)
+    turned, squares = np.empty_like(images), np.empty_like(images)
+    for i, theta in enumerate(angle):
+        where = [np.sin(theta) * x + np.cos(theta) * y, np.cos(theta) * x - np.sin(theta) * y]
+        where = [coordinate + size_px // 2 for coordinate in where]
+        turned[i] = map_coordinates(images[i], where, order=1)
+        squares[i] = map_coordinates(contrast[i] ** 2, where, order=1, mode="nearest")
+    return fourier.transform(turned, ndim=2), squares
+
+
+def average_near_view(transforms, squares, weights):
+    """Wiener average of images that `turned_to_view` has prepared.
+
+    Parameters
+    ----------
+    transforms, squares : ndarray (n, d, d)
+    weights : ndarray (n,)
+        How much each image counts, for instance by its distance from a state.
+
+    Returns
+    -------
+    ndarray (d, d), on the scale of the images; what the CTFs let through little of is damped
+    """
+    top = np.tensordot(weights, transforms, axes=1)
+    bottom = np.tensordot(weights, squares, axes=1) + WIENER * weights.sum()
+    return fourier.inverse_transform(top / bottom).real
