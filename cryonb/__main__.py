@@ -34,7 +34,9 @@ def parser():
     simulated.add_argument("--snr", type=float, default=0.2, help="signal-to-noise ratio (%(default)s)")
     own = tour.add_argument_group("your own particles")
     own.add_argument("--particles", type=Path, metavar="STAR", help="RELION .star or cryoSPARC .cs")
-    own.add_argument("--reference", type=Path, metavar="MRC", help="start volume; needed where the file has no angles")
+    own.add_argument(
+        "--reference", type=Path, metavar="MRC", help="start volume for new orientations (else the file's)"
+    )
     own.add_argument("--mask-diameter", type=float, metavar="Å", help="of the particle (default: 85 %% of the box)")
     own.add_argument("--size", type=int, default=64, metavar="PX", help="crop larger boxes to this (%(default)s)")
 

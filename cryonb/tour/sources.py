@@ -16,6 +16,7 @@ BOX = 64 * PIXEL_SIZE
 RIBOSOME_DIAMETER = 320.0  # Å: the 80S with its stalks, and room for its motion
 RATCHET = "ratchet (°)"
 STATE_STEP = 2.5  # degrees: a finer grid of true states does not change which species a particle resembles most
+LEAST = 20  # particles: fewer cannot be embedded
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,13 +160,20 @@ def own(plan, stages):
             f"{plan.reference} is {reference.box_size:.1f} Å wide, the particles' box is {particles.box_size:.1f} Å; "
             "expected the same box"
         )
+    if len(particles) < LEAST:
+        raise ValueError(f"{plan.particles}: expected at least {LEAST} particles, got {len(particles)}")
+    diameter = plan.mask_diameter or 0.85 * particles.box_size
     size_px = min(plan.size_px, particles.size_px)
+    if not 4 * particles.box_size / size_px < diameter <= particles.box_size:
+        raise ValueError(
+            f"--mask-diameter must lie between four pixels, {4 * particles.box_size / size_px:.0f} Å, and the box, "
+            f"{particles.box_size:.0f} Å; got {diameter:g} Å"
+        )
     folder = plan.out / "particles"
     star = folder / "particles.star"
 
     def compute():
         folder.mkdir(parents=True, exist_ok=True)
-        diameter = plan.mask_diameter or 0.85 * particles.box_size
         images = _Prepared(particles, size_px, diameter)
         io.write_stack(images, folder / "particles.mrcs", images.pixel_size)
         small = replace(particles, images=io.read_stack(folder / "particles.mrcs"), pixel_size=images.pixel_size)
@@ -180,14 +188,14 @@ def own(plan, stages):
     name = Path(plan.particles).name
     return Source(
         small,
-        reference=reference if small.poses is None else None,
-        mask_diameter=plan.mask_diameter or 0.85 * small.box_size,
+        reference=reference,
+        mask_diameter=diameter,
         truth=None,
         gauge=None,
         title=f"{name}: from particles to a free-energy landscape",
         lead=f"{len(small):,} particles of {particles.size_px} px, {particles.pixel_size:.3g} Å/px, analysed at "
         f"{size_px} px of {small.pixel_size:.3g} Å; orientations "
-        + ("from the file." if small.poses is not None else f"found from {Path(plan.reference).name}."),
+        + ("from the file." if reference is None else f"found from {Path(plan.reference).name}."),
     )
 
 
