@@ -7,12 +7,13 @@ whose rotation takes image-frame to volume-frame coordinates (RELION's matrix is
 """
 
 import warnings
+from functools import partial
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cryonb.io.formats import detect_format, existing_file, replacing
-from cryonb.io.relion import PIXEL_SIZE_TOLERANCE, find_stack, stack_places, typical_pixel_size
+from cryonb.io.relion import PIXEL_SIZE_TOLERANCE, find_stack, require_possible, stack_places, typical_pixel_size
 from cryonb.io.stack import ImageStack
 from cryonb.types import CTF, Particles, Poses
 
@@ -145,12 +146,14 @@ def _images(records, path, root, size_px, check):
             raise FileNotFoundError(f"{path}, row {row + 1}: {error}") from None
     sign = records["blob/sign"] if "blob/sign" in records.dtype.names else 1
     sign = np.where(np.asarray(sign) < 0, -1, 1)
-    try:
-        return ImageStack(
-            paths, file_of_image.reshape(-1), records["blob/idx"], size_px=size_px, sign=sign, check=check
-        )
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return ImageStack(
+        paths, file_of_image.reshape(-1), records["blob/idx"],
+        size_px=size_px, sign=sign, check=check, place=partial(_place_of_row, str(path)),
+    )  # fmt: skip
+
+
+def _place_of_row(path, row):
+    return f"{path}, row {row + 1}"
 
 
 def _pixel_size(pixels, images, path):
@@ -159,16 +162,12 @@ def _pixel_size(pixels, images, path):
         raise ValueError(f"{path}, row {row + 1}: blob/psize_A is {pixels[row]:g} Å, expected a positive number")
     # float32 in the file: 1.01 Å is 1.00999999, which nobody wrote.
     typical = float(f"{typical_pixel_size(pixels):.6g}")
-    low, high, header = float(pixels.min()), float(pixels.max()), images.pixel_size
+    low, high = float(pixels.min()), float(pixels.max())
     if high - low > PIXEL_SIZE_TOLERANCE * typical:
         raise ValueError(f"{path}: pixel sizes disagree: blob/psize_A is {low:g} to {high:g} Å, more than 1 % apart")
     if high > low:
         warnings.warn(f"{path}: pixel sizes of {low:g} to {high:g} Å are all taken as {typical:g} Å", stacklevel=3)
-    if header > 0 and abs(header - typical) > PIXEL_SIZE_TOLERANCE * typical:
-        raise ValueError(
-            f"{path}: pixel sizes disagree: {typical:g} Å here, {header:g} Å in the header of {images.paths[0]}; "
-            "pass pixel_size= to say which"
-        )
+    images.require_one_pixel_size(typical, PIXEL_SIZE_TOLERANCE, "here")
     return typical
 
 
@@ -181,6 +180,7 @@ def _ctf(records, path):
             values[name] = _finite(records, field, path).astype(np.float64) * factor
         elif name not in ("phase_shift", "b_factor"):
             raise ValueError(f"{path}: missing field {field}")
+    require_possible(values, partial(_place_of_row, path))
     return CTF(**values)
 
 
