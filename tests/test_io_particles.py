@@ -375,6 +375,16 @@ def test_optics_groups_that_no_particle_uses_do_not_count(broken, tmp_path):
     assert io.read_particles(tmp_path / "one.star").pixel_size == 2.0
 
 
+def test_optics_groups_are_whole_numbers(tmp_path):
+    path = three_stacks(tmp_path)
+    path.write_text(path.read_text().replace("1@c.mrcs 1", "1@c.mrcs 1.000"))
+    particles = io.read_particles(path)
+    assert particles.optics_group.tolist() == [0] * 6
+    wrong = particles.metadata.assign(rlnOpticsGroup=["1", "1", "1.7", "1", "1", "1"])
+    with pytest.raises(ValueError, match="rlnOpticsGroup must be a whole number, got 1.7 in row 3"):
+        _ = replace(particles, metadata=wrong).optics_group
+
+
 def test_pixels_that_cannot_be_read_are_placed_in_both_files(tmp_path):
     path = three_stacks(tmp_path)
     images = np.ones((2, 8, 8), dtype=np.float32)
