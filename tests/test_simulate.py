@@ -1,5 +1,7 @@
 """Simulated particles against what was asked for: landscapes, order in time, views, shifts, CTF, noise, bookkeeping."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -334,6 +336,13 @@ def test_particles_and_truth_go_through_relion_files(blobs, tmp_path):
     assert np.allclose(table["cryonbAngle"].astype(float), truth.state[:, 0])
     assert set(table["cryonbSpecies"]) == {"rotor"}
     assert table["cryonbTrajectory"].astype(int).tolist() == [0] * 6 + [1] * 6
+
+
+def test_a_coordinate_of_two_words_goes_through_a_star_file(blobs, tmp_path):
+    _, truth = take(simulate.populate(blobs, None, 4, rng=0), small_imaging())
+    population = replace(truth.population, state=np.arange(4.0)[:, None], gauge=("head swivel (°)",))
+    io.write_star({"truth": replace(truth, population=population).table()}, tmp_path / "truth.star")
+    assert io.read_star(tmp_path / "truth.star")["truth"]["cryonbHeadSwivel"].astype(float).tolist() == [0, 1, 2, 3]
 
 
 def test_disturbed_poses_are_off_by_what_was_asked(blobs):

@@ -148,7 +148,9 @@ class Truth:
             columns["rlnDefocusAngle"] = self.ctf.defocus_angle
         columns["rlnOpticsGroup"] = self.optics_group + 1
         columns["cryonbSpecies"] = np.array(self.label_names)[self.label]
-        columns |= {f"cryonb{name.capitalize()}": self.state[:, i] for i, name in enumerate(self.state_names)}
+        # A STAR file has no blanks in names: "head swivel" is cryonbHeadSwivel.
+        names = ["".join(word.capitalize() for word in name.split()) for name in self.state_names]
+        columns |= {f"cryonb{name}": self.state[:, i] for i, name in enumerate(names)}
         if (self.population.trajectory >= 0).any():
             columns |= {"cryonbTrajectory": self.population.trajectory, "cryonbTime": self.population.time}
         return pd.DataFrame(columns)
