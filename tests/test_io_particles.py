@@ -462,6 +462,11 @@ def test_failed_writes_leave_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"p\.mrcs: section 3 of 4 has NaN"):
         io.write_particles(replace(particles, images=bad), tmp_path / "p.star")
     assert list(tmp_path.iterdir()) == []
+    for column, message in (({"my col": "1"}, "p\\.star: the name of a column"), ({"rlnX": "a\nb"}, "line break")):
+        table = pd.DataFrame(column, index=range(4))
+        with pytest.raises(ValueError, match=message):
+            io.write_particles(replace(particles, metadata=table), tmp_path / "p.star")
+        assert list(tmp_path.iterdir()) == []
     io.write_particles(particles, tmp_path / "p.star")
     back = io.read_particles(tmp_path / "p.star")
     mixed = replace(back, ctf=replace(back.ctf, voltage_kv=np.array([300.0, 300, 200, 300])))

@@ -21,7 +21,7 @@ from cryonb.io.relion import (
     used_optics,
 )
 from cryonb.io.stack import ImageStack, write_stack
-from cryonb.io.star import column_numbers, number_text, star_text
+from cryonb.io.star import column_numbers, number_text, require_names, star_text
 from cryonb.rotations import to_relion_angles
 
 __all__ = ["write_particles"]
@@ -60,12 +60,12 @@ def write_particles(particles, star_path, *, stack_path=None, project=None):
     Raises
     ------
     ValueError
-        NaN pixels; microscope values that vary within an optics group.
+        NaN pixels; microscope values that vary within an optics group; a column or value that STAR cannot hold.
 
     Notes
     -----
-    Both files are written beside and renamed, the images first. Numbers that are written anew have six decimals, as
-    RELION's.
+    Both files are written beside and renamed, the images first; on an error neither is there. Numbers that are written
+    anew have six decimals, as RELION's.
 
     Examples
     --------
@@ -84,8 +84,7 @@ def write_particles(particles, star_path, *, stack_path=None, project=None):
         stack_path = star_path.with_suffix(".mrcs")
     metadata, optics = particle_tables(particles)
     metadata = _with_image_names(metadata, particles, star_path, stack_path, project)
-    if stack_path is not None:
-        write_stack(particles.images, stack_path, particles.pixel_size)
+    require_names({"optics": optics, "particles": metadata}, star_path)
     others = (metadata.attrs.get("other_blocks") or "").encode()
     with replacing(star_path) as beside, open(beside, "wb") as file:
         for piece in star_text("optics", optics, default_comment="# version 30001"):
@@ -93,6 +92,10 @@ def write_particles(particles, star_path, *, stack_path=None, project=None):
         for piece in star_text("particles", metadata, default_comment="# version 30001"):
             file.write(piece)
         file.write(others)
+        file.flush()
+        # Now that the tables can be written: a table that cannot leaves no stack behind.
+        if stack_path is not None:
+            write_stack(particles.images, stack_path, particles.pixel_size)
 
 
 def particle_tables(particles):

@@ -84,15 +84,38 @@ def write_star(tables, path):
     """
     if not tables:
         raise ValueError(f"cannot write {path}: no table given")
-    for name, table in tables.items():
-        try:
-            _require_names(name, table)
-        except ValueError as error:
-            raise ValueError(f"cannot write {path}: {error}") from None
+    require_names(tables, path)
     with replacing(path) as beside, open(beside, "wb") as file:
         for number, (name, table) in enumerate(tables.items()):
             for piece in star_text(name, table, default_comment="# version 30001" if number == 0 else None):
                 file.write(piece)
+
+
+def require_names(tables, path):
+    """Refuse names of tables and columns that would not be read back: with a blank, empty, or there twice.
+
+    Parameters
+    ----------
+    tables : dict of str to pandas.DataFrame
+    path : path-like
+        The file that is to be written, for the error.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, table in tables.items():
+        for kind, text in (("table", str(name)), *(("column", str(column)) for column in table.columns)):
+            if any(character in BLANKS for character in text) or (kind == "column" and not text):
+                raise ValueError(
+                    f"cannot write {path}: the name of a {kind} in a STAR file has no blanks and is not empty, "
+                    f"got {text!r}"
+                )
+        for column, count in Counter(map(str, table.columns)).items():
+            if count > 1:
+                raise ValueError(
+                    f"cannot write {path}: column {column!r} is {count} times in table {str(name)!r}, expected once"
+                )
 
 
 def star_text(name, table, *, default_comment=None):
@@ -100,7 +123,6 @@ def star_text(name, table, *, default_comment=None):
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    _require_names(name, table)
     comments = table.attrs.get("comments") or ([default_comment] if default_comment else [])
     head = ["", *comments, "", f"data_{name}", ""]
     columns = [text_array(table[column]) for column in table.columns]
@@ -308,15 +330,6 @@ def _begin_with(characters, starts, word):
         here = characters[np.minimum(starts + offset, len(characters) - 1)]
         same &= (here == ord(letter)) | (here == ord(letter.upper()))
     return same
-
-
-def _require_names(name, table):
-    for kind, text in (("table", str(name)), *(("column", str(column)) for column in table.columns)):
-        if any(character in BLANKS for character in text) or (kind == "column" and not text):
-            raise ValueError(f"the name of a {kind} in a STAR file has no blanks and is not empty, got {text!r}")
-    column, count = Counter(map(str, table.columns)).most_common(1)[0] if len(table.columns) else ("", 0)
-    if count > 1:
-        raise ValueError(f"column {column!r} is {count} times in table {str(name)!r}, expected once")
 
 
 def _quoted(value):
