@@ -6,6 +6,7 @@ precision, so that the result does not depend on who computed them.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -59,7 +60,8 @@ class Checkpoint:
     path : path
         One file; written beside and renamed, so that it is never half there.
     key : str or JSON-like value
-        What identifies the job (its settings and input). A checkpoint with another key, or of other chunks, is refused.
+        What identifies the job (its settings and input); not empty, for a sum resumed by another job would be of both.
+        A checkpoint with another key, of other chunks, or of a function with another name is refused.
     every : float
         Seconds between two saves, at least.
     keep : bool
@@ -67,9 +69,13 @@ class Checkpoint:
     """
 
     path: str | Path
-    key: object = ""
+    key: object
     every: float = 5.0
     keep: bool = False
+
+    def __post_init__(self):
+        if isinstance(self.key, (str, bytes, dict, list, tuple, type(None))) and not self.key:
+            raise ValueError(f"{self.path}: a checkpoint needs a key that identifies the job, got {self.key!r}")
 
 
 def map_reduce(function, chunks, *, combine=None, workers=1, progress=False, checkpoint=None):
@@ -89,7 +95,7 @@ def map_reduce(function, chunks, *, combine=None, workers=1, progress=False, che
         This process; that many threads; one thread per core; a cluster.
     progress : bool or str
         Show a bar; a string is its label.
-    checkpoint : Checkpoint or path, optional
+    checkpoint : Checkpoint, optional
         Save the partial sum now and then, and resume from it when the file is there.
 
     Returns
@@ -100,6 +106,8 @@ def map_reduce(function, chunks, *, combine=None, workers=1, progress=False, che
     ------
     ValueError
         No chunks, or a checkpoint of another job.
+    TypeError
+        A checkpoint given by its path alone, which would not tell one job from another.
     Exception
         Whatever ``function`` raised, with a note that names the chunk.
 
@@ -120,7 +128,7 @@ def map_reduce(function, chunks, *, combine=None, workers=1, progress=False, che
     if not chunks:
         raise ValueError("expected at least one chunk, got none")
     fold = add_trees if combine is None else combine
-    saver = None if checkpoint is None else _Saver(checkpoint, chunks)
+    saver = None if checkpoint is None else _Saver(checkpoint, function, chunks)
     start = 0 if saver is None else saver.start
     bar = tqdm(
         total=len(chunks), initial=start, disable=not progress, desc=progress if isinstance(progress, str) else None
@@ -299,10 +307,17 @@ def _feed(digest, item):
 class _Saver:
     """Saves partial sums of one job and finds the one to resume from."""
 
-    def __init__(self, checkpoint, chunks):
-        self.settings = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    def __init__(self, checkpoint, function, chunks):
+        if not isinstance(checkpoint, Checkpoint):
+            raise TypeError(
+                f"expected Checkpoint(path, key) with a key that identifies the job (its settings and input), "
+                f"got {checkpoint!r}"
+            )
+        self.settings = checkpoint
         digest = hashlib.sha256(pickle.dumps(chunks, protocol=5)).hexdigest()[:16]
-        self.key = {"key": self.settings.key, "chunks": len(chunks), "digest": digest}
+        self.key = {
+            "key": self.settings.key, "function": _function_name(function), "chunks": len(chunks), "digest": digest
+        }  # fmt: skip
         self.n = len(chunks)
         self.saved = time.monotonic()
         self.state = load_checkpoint(self.settings.path, key=self.key)
@@ -327,6 +342,13 @@ class _Saver:
     def finish(self):
         if not self.settings.keep:
             Path(self.settings.path).unlink(missing_ok=True)
+
+
+def _function_name(function):
+    """Name by which a checkpoint knows a function again; of the function inside for a ``functools.partial``."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__qualname__", type(function).__qualname__)
 
 
 def _ordered_results(function, chunks, start, workers):

@@ -99,6 +99,11 @@ class CTF:
             raise ValueError(f"CTF parameters have different lengths: {sorted(lengths)}")
         if (values["voltage_kv"] <= 0).any():
             raise ValueError(f"voltage_kv must be positive, got {values['voltage_kv'].min():g} kV")
+        contrast = np.atleast_1d(values["amplitude_contrast"])
+        possible = (contrast >= 0) & (contrast <= 1)
+        if not possible.all():
+            entry = int(np.argmin(possible))
+            raise ValueError(f"amplitude_contrast must lie in [0, 1], got {contrast[entry]:g} in entry {entry}")
         if lengths:
             values = {name: np.broadcast_to(value, lengths).copy() for name, value in values.items()}
         else:
@@ -262,7 +267,10 @@ class Particles:
         """Optics group of each particle, counted from 0 in order of number; ndarray (n,) int."""
         if self.metadata is None or "rlnOpticsGroup" not in self.metadata:
             return np.zeros(len(self), dtype=np.int64)
-        number = self.metadata["rlnOpticsGroup"].to_numpy().astype(np.int64)
+        number = self.metadata["rlnOpticsGroup"].to_numpy().astype(np.float64)
+        if (number != np.round(number)).any():
+            row = int(np.argmax(number != np.round(number)))
+            raise ValueError(f"rlnOpticsGroup must be a whole number, got {number[row]:g} in row {row + 1}")
         return np.unique(number, return_inverse=True)[1].reshape(-1)
 
     def __repr__(self):

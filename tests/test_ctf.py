@@ -20,6 +20,13 @@ def test_value_at_zero_frequency_is_the_amplitude_contrast(q):
     assert ctf_room.grid(ctf, 9, 2.0)[4, 4] == pytest.approx(q)
 
 
+@pytest.mark.parametrize("q", [1.5, -0.01, [0.1, 0.2, 1.5]])
+def test_an_impossible_amplitude_contrast_is_refused(q):
+    entry = np.size(q) - 1
+    with pytest.raises(ValueError, match=rf"amplitude_contrast must lie in \[0, 1\], got .* in entry {entry}"):
+        CTF(15000, 14000, 20, amplitude_contrast=q)
+
+
 def test_underfocus_raises_the_ctf_first():
     # χ grows with k² for positive defocus, so that sin χ rises from Q; overfocus falls
     k = np.array(0.005)

@@ -101,6 +101,11 @@ def test_cryosparc_bad_input(cs_file, tmp_path):
     np.save(tmp_path / "a.npy", records[["uid", "ctf/df1_A"]])
     with pytest.raises(ValueError, match=r"a\.npy: missing field blob/path \(groups: ctf, uid\)"):
         io.read_particles(tmp_path / "a.npy")
+    impossible = records.copy()
+    impossible["ctf/amp_contrast"][2] = 1.5
+    np.save(tmp_path / "q.npy", impossible)
+    with pytest.raises(ValueError, match=r"q\.npy, row 3: amplitude contrast must lie in \[0, 1\], got 1\.5"):
+        io.read_particles(tmp_path / "q.npy", check_images=False)
     records["ctf/df2_A"][6] = np.nan
     np.save(tmp_path / "b.npy", records)
     with pytest.raises(ValueError, match=r"b\.npy, row 7: ctf/df2_A is nan"):

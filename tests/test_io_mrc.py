@@ -289,7 +289,7 @@ def test_different_boxes_and_positions_past_the_end(tmp_path, three_files):
     with pytest.raises(ValueError, match=r"small\.mrcs: box of 6 px, but 8 px in .*0\.mrcs"):
         io.ImageStack([three_files[0], tmp_path / "small.mrcs"], [0, 1], [0, 0])
     with pytest.raises(ValueError, match=r"0\.mrcs: image 5 asked for \(row 2\), the file has 4"):
-        io.ImageStack(three_files, [0, 0], [0, 4])
+        io.ImageStack(three_files, [0, 0, 0], [0, 4, 8])
 
 
 @pytest.mark.parametrize("data", [np.full((3, 4, 4), np.nan), np.ones((2, 4, 5)), np.ones((0, 4, 4))])

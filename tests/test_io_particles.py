@@ -8,6 +8,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.spatial.transform import Rotation
 
@@ -276,20 +277,24 @@ OPTICS_ROW = "1 opticsGroup1 300.000000 2.700000 0.100000 2.000000 8 2"
         ([("_rlnVoltage", "_rlnVolts")], ValueError, r"data_optics: missing column rlnVoltage"),
         ([("_rlnOpticsGroup #2", "_rlnX #2")], ValueError, r"missing column rlnOpticsGroup"),
         ([("000003@p.mrcs", "000003@q.mrcs")], FileNotFoundError, r"row 3 of data_particles \(line 35\): stack file q"),
-        ([("000003@p.mrcs", "000009@p.mrcs")], ValueError, r"p\.mrcs: image 9 asked for \(row 3\), the file has 6"),
+        (
+            [("000003@p.mrcs", "000009@p.mrcs")],
+            ValueError,
+            r"row 3 of .*\(line 35\): .*p\.mrcs: image 9 asked for, the file has 6",
+        ),
         ([("000003@p.mrcs", "000000@p.mrcs")], ValueError, r"row 3 of .*'000000@p\.mrcs', but images count from 1"),
         ([("000003@p.mrcs", "3@")], ValueError, r"row 3 of .*'3@', expected number@stack\.mrcs"),
         ([(" 8 2", " 10 2")], ValueError, r"p\.mrcs: box of 8 px, but 10 px expected"),
         ([(" 8 2", " 8 3")], ValueError, r"rlnImageDimensionality is 3; only 2D"),
         ([("2.000000 8", "2.100000 8")], ValueError, r"pixel sizes disagree: 2\.1 Å here, 2 Å in the header"),
-        ([("2.000000 8", "0.000000 8")], ValueError, r"data_optics row 1: pixel size 0 Å"),
+        ([("2.000000 8", "0.000000 8")], ValueError, r"row 1 of data_optics \(line \d+\): pixel size 0 Å"),
         (
             [(OPTICS_ROW, OPTICS_ROW + "\n" + OPTICS_ROW)],
             ValueError,
             r"optics group 1 is defined 2 times, in rows \[1, 2\]",
         ),
         (
-            [(OPTICS_ROW, OPTICS_ROW + "\n2 second 300 2.7 0.1 2.5 8 2")],
+            [(OPTICS_ROW, OPTICS_ROW + "\n2 second 300 2.7 0.1 2.5 8 2"), ("000003@p.mrcs 1", "000003@p.mrcs 2")],
             ValueError,
             r"pixel sizes disagree: 2 to 2\.5 Å between optics groups",
         ),
@@ -305,13 +310,116 @@ OPTICS_ROW = "1 opticsGroup1 300.000000 2.700000 0.100000 2.000000 8 2"
         ),
         ([("000002@p.mrcs 1 ", "000002@p.mrcs 1 x")], ValueError, r"row 2 of .*: rlnDefocusU is 'x\d+.*finite number"),
         ([("000002@p.mrcs 1 ", "000002@p.mrcs 1 nan ")], ValueError, r"row 2 of .*: expected 10 values, got 11"),
-        ([("300.000000", "-300.0")], ValueError, r"row 1 of .*: voltage must be positive"),
+        ([("300.000000", "-300.0")], ValueError, r"row 1 of .*: voltage must be positive in kV, got -300 kV"),
+        (
+            [("000004@p.mrcs 1 ", "000004@p.mrcs 1.7 ")],
+            ValueError,
+            r"row 4 of data_particles \(line 36\): rlnOpticsGroup is '1\.7', expected a whole number",
+        ),
+        (
+            [(OPTICS_ROW, OPTICS_ROW.replace("1 optics", "1.7 optics"))],
+            ValueError,
+            r"row 1 of data_optics .*: rlnOpticsGroup is '1\.7', expected a whole number",
+        ),
+        ([(" 8 2", " 8.5 2")], ValueError, r"row 1 of data_optics .*: rlnImageSize is '8\.5', expected a whole number"),
+        (
+            [(OPTICS_ROW, OPTICS_ROW + "\n2 second 300 2.7 1.5 2.0 8 2"), ("000003@p.mrcs 1", "000003@p.mrcs 2")],
+            ValueError,
+            r"row 3 of data_particles \(line 36\): amplitude contrast must lie in \[0, 1\], got 1\.5",
+        ),
     ],
 )
 def test_bad_particle_files(broken, changes, error, message):
     with pytest.raises(error, match=message) as caught:
         io.read_particles(broken(*changes))
     assert "p.star" in str(caught.value)
+
+
+def three_stacks(folder, *, images=2, pixel_sizes=(2.0, 2.0, 2.0), stated=2.0):
+    """A STAR file with two particles in each of three stacks, a.mrcs to c.mrcs."""
+    for name, pixel_size in zip("abc", pixel_sizes):
+        io.write_stack(np.ones((images, 8, 8)), folder / f"{name}.mrcs", pixel_size)
+    rows = "".join(f"{number}@{name}.mrcs 1\n" for name in "abc" for number in (1, 2))
+    column = "" if stated is None else "_rlnImagePixelSize\n"
+    value = "" if stated is None else f" {stated}"
+    (folder / "p.star").write_text(
+        f"data_optics\nloop_\n_rlnOpticsGroup\n{column}1{value}\n\n"
+        f"data_particles\nloop_\n_rlnImageName\n_rlnOpticsGroup\n{rows}"
+    )
+    return folder / "p.star"
+
+
+def test_every_header_is_compared_with_the_pixel_size(tmp_path):
+    path = three_stacks(tmp_path, pixel_sizes=(2.0, 2.01, 4.0))
+    with pytest.raises(ValueError, match=r"p\.star, row 5 of .*: pixel sizes disagree: 2 Å here, 4 Å in .*c\.mrcs"):
+        io.read_particles(path)
+    assert io.read_particles(path, pixel_size=3.0).pixel_size == 3.0
+    path = three_stacks(tmp_path, pixel_sizes=(2.0, 2.01, 4.0), stated=None)
+    with pytest.raises(ValueError, match=r"row 5 of .*disagree: 2 Å in the header of .*a\.mrcs, 4 Å in .*c\.mrcs"):
+        io.read_particles(path)
+    assert io.read_particles(three_stacks(tmp_path, pixel_sizes=(2.0, 2.01, 2.0), stated=None)).pixel_size == 2.0
+
+
+def test_optics_groups_that_no_particle_uses_do_not_count(broken, tmp_path):
+    other = "2 second 200 2.7 1.5 4.0 16 3"  # another box, another pixel size, tomograms, an impossible contrast
+    path = broken((OPTICS_ROW, other + "\n" + OPTICS_ROW))
+    particles = io.read_particles(path)
+    assert (particles.pixel_size, particles.size_px, set(particles.ctf.voltage_kv)) == (2.0, 8, {300.0})
+    io.write_particles(particles, tmp_path / "again.star")
+    pd.testing.assert_frame_equal(io.read_star(tmp_path / "again.star")["optics"], particles.optics)
+    # Two groups that cannot be read together, one of which a selection leaves.
+    two = broken((OPTICS_ROW, OPTICS_ROW + "\n2 second 300 2.7 0.1 4.0 8 2"), ("000003@p.mrcs 1", "000003@p.mrcs 2"))
+    with pytest.raises(ValueError, match="pixel sizes disagree: 2 to 4 Å between optics groups"):
+        io.read_particles(two)
+    io.write_selection(two, [0, 1, 5], tmp_path / "one.star")
+    assert io.read_particles(tmp_path / "one.star").pixel_size == 2.0
+
+
+def test_optics_groups_are_whole_numbers(tmp_path):
+    path = three_stacks(tmp_path)
+    path.write_text(path.read_text().replace("1@c.mrcs 1", "1@c.mrcs 1.000"))
+    particles = io.read_particles(path)
+    assert particles.optics_group.tolist() == [0] * 6
+    wrong = particles.metadata.assign(rlnOpticsGroup=["1", "1", "1.7", "1", "1", "1"])
+    with pytest.raises(ValueError, match="rlnOpticsGroup must be a whole number, got 1.7 in row 3"):
+        _ = replace(particles, metadata=wrong).optics_group
+
+
+def test_pixels_that_cannot_be_read_are_placed_in_both_files(tmp_path):
+    path = three_stacks(tmp_path)
+    images = np.ones((2, 8, 8), dtype=np.float32)
+    images[1, 3, 3] = np.nan
+    with open(tmp_path / "b.mrcs", "r+b") as file:
+        file.seek(1024)
+        file.write(images.tobytes())
+    where = r"p\.star, row 4 of data_particles \(line 14\): .*"
+    chosen = io.read_particles(path)[[5, 3]]
+    for stack in (chosen.images, pickle.loads(pickle.dumps(chosen.images))):
+        with pytest.raises(ValueError, match=where + r"b\.mrcs: image 2 has NaN or infinite pixels \(1 of 64\)"):
+            np.asarray(stack)
+    # Files that change after the headers were read.
+    (tmp_path / "b.mrcs").write_bytes((tmp_path / "b.mrcs").read_bytes()[:-4])
+    with pytest.raises(ValueError, match=where + r"b\.mrcs"):
+        chosen.images[1]
+    io.write_stack(np.ones((2, 6, 6)), tmp_path / "b.mrcs", 2.0)
+    with pytest.raises(ValueError, match=where + r"b\.mrcs: box of 6 px, but 8 px expected"):
+        chosen.images[1]
+    with pytest.raises(ValueError, match=r"row 3 of .*b\.mrcs: box of 6 px, but 8 px in .*a\.mrcs"):
+        io.read_particles(path)
+    io.write_stack(np.ones((1, 8, 8)), tmp_path / "b.mrcs", 2.0)
+    with pytest.raises(ValueError, match=where + r"b\.mrcs: image 2 asked for, the file has 1"):
+        np.asarray(chosen.images)
+    (tmp_path / "b.mrcs").unlink()
+    with pytest.raises(FileNotFoundError, match=where + r"b\.mrcs"):
+        chosen.images[1]
+
+
+def test_the_first_image_past_the_end_is_named_with_its_own_row(tmp_path):
+    io.write_stack(np.ones((5, 8, 8)), tmp_path / "a.mrcs", 2.0)
+    path = tmp_path / "p.star"
+    path.write_text("data_particles\nloop_\n_rlnImageName\n_rlnPixelSize\n1@a.mrcs 2\n6@a.mrcs 2\n9@a.mrcs 2\n")
+    with pytest.raises(ValueError, match=r"row 2 of .*\(line 6\): .*a\.mrcs: image 6 asked for, the file has 5"):
+        io.read_particles(path)
 
 
 def test_overrides_for_doubtful_files(broken):
@@ -354,6 +462,11 @@ def test_failed_writes_leave_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"p\.mrcs: section 3 of 4 has NaN"):
         io.write_particles(replace(particles, images=bad), tmp_path / "p.star")
     assert list(tmp_path.iterdir()) == []
+    for column, message in (({"my col": "1"}, "p\\.star: the name of a column"), ({"rlnX": "a\nb"}, "line break")):
+        table = pd.DataFrame(column, index=range(4))
+        with pytest.raises(ValueError, match=message):
+            io.write_particles(replace(particles, metadata=table), tmp_path / "p.star")
+        assert list(tmp_path.iterdir()) == []
     io.write_particles(particles, tmp_path / "p.star")
     back = io.read_particles(tmp_path / "p.star")
     mixed = replace(back, ctf=replace(back.ctf, voltage_kv=np.array([300.0, 300, 200, 300])))

@@ -1,5 +1,8 @@
 """STAR files as text tables: nothing lost, quick, and errors that name the row."""
 
+import bz2
+import gzip
+
 import gemmi
 import numpy as np
 import pandas as pd
@@ -128,6 +131,43 @@ def test_any_text_survives_the_round_trip(tmp_path_factory, rows, is_loop):
         assert back.to_numpy().tolist() == rows
 
 
+# What is syntax in CIF unless it is quoted, alone and with more behind it.
+words = st.sampled_from(
+    ["stop_", "save_x", "global_", "data_x", "loop_", "$a", "_x", "#x", "'x", '"x', ";x", "[x]", "]"]
+)
+printable = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=8)
+syntax = st.builds(lambda word, more, up: (word.upper() if up else word) + more, words, printable | st.just(""),
+                   st.booleans()) | printable  # fmt: skip
+syntax = syntax.filter(lambda text: not ("' " in text + " " and '" ' in text + " "))
+syntax_tables = st.integers(1, 3).flatmap(
+    lambda width: st.lists(st.lists(syntax, min_size=width, max_size=width), min_size=1, max_size=4)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=syntax_tables, is_loop=st.booleans())
+def test_gemmi_reads_the_values_that_we_write(tmp_path_factory, rows, is_loop):
+    path = tmp_path_factory.getbasetemp() / "syntax.star"
+    table = pd.DataFrame(rows, columns=[f"rlnColumn{i}" for i in range(len(rows[0]))], dtype="str")
+    table.attrs["is_loop"] = is_loop
+    io.write_star({"any": table}, path)
+    block = gemmi.cif.read(str(path)).sole_block()
+    for name in table:
+        # A bare . or ? stays bare: as_string would make "" of what CIF calls "does not apply" and "unknown".
+        found = [text if text in ".?" else gemmi.cif.as_string(text) for text in block.find_values(f"_{name}")]
+        assert found == table[name].tolist()
+    assert io.read_star(path)["any"].to_numpy().tolist() == rows
+
+
+@pytest.mark.parametrize("value", ["stop_", "SAVE_x", "global_", "data_x", "loop_", "$a", "_x", "#", "'", '"a', "[x]"])
+def test_syntax_in_any_column_is_quoted(tmp_path, value):
+    table = pd.DataFrame({"rlnA": ["s.mrcs", "d"], "rlnB": ["l", value], "rlnC": ["g", "1"]}, dtype="str")
+    io.write_star({"any": table}, tmp_path / "a.star")
+    column = gemmi.cif.read(str(tmp_path / "a.star")).sole_block().find_values("_rlnB")
+    assert [gemmi.cif.as_string(text) for text in column] == ["l", value]
+    assert io.read_star(tmp_path / "a.star")["any"].to_numpy().tolist() == table.to_numpy().tolist()
+
+
 @settings(max_examples=60, deadline=None)
 @given(numbers=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=6))
 def test_numbers_written_by_us_read_back_the_same(tmp_path_factory, numbers):
@@ -231,6 +271,40 @@ def test_a_million_bytes_of_something_else(tmp_path):
         io.read_star(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("before", "raw", "line"),
+    [("", "_rlnX\n1\n2\né\n", 6), ("", "_rlnX\n'1 2'\n'é'\n", 5), ("# é\n", "_rlnX\n1\n", 1), ("", "_é\n1\n", 3)],
+)
+def test_text_that_is_not_utf8_is_placed(tmp_path, before, raw, line):
+    (tmp_path / "bad.star").write_bytes(f"{before}data_a\nloop_\n{raw}".encode("latin-1"))
+    for reader in (io.read_star, io.describe):
+        with pytest.raises(ValueError, match=rf"bad\.star, line {line}: expected UTF-8 text, got the byte 0xe9"):
+            reader(tmp_path / "bad.star")
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
+def test_compressed_star_files(tmp_path, monkeypatch, compress):
+    plain, packed = tmp_path / "a.star", tmp_path / "a.star.gz"
+    plain.write_text(SAMPLE)
+    packed.write_bytes(compress(SAMPLE.encode()))
+    assert io.detect_format(packed) == "star"
+    assert io.describe(packed).split(":", 1)[1] == io.describe(plain).split(":", 1)[1]
+    monkeypatch.setattr("cryonb.io.star_rows._CHUNK_BYTES", 40)
+    for name, table in io.read_star(packed).items():
+        pd.testing.assert_frame_equal(table, io.read_star(plain)[name])
+    line = SAMPLE.splitlines().index(" 1 'first light' 300.000000") + 1
+    with pytest.raises(ValueError, match=rf"row 1 of data_optics \(line {line}\): .* is 'first light', expected"):
+        column_numbers(io.read_star(packed)["optics"], "rlnOpticsGroupName", path=packed)
+    for file in (plain, packed):
+        io.write_selection(file, [3, 1], file.with_suffix(".some"))
+    assert (tmp_path / "a.some").read_bytes() == (tmp_path / "a.star.some").read_bytes()
+    big = SAMPLE + "".join(f"{i * 7919 % 1009}@x.mrcs {i * 104729 % 7351} 1\n" for i in range(5000))
+    packed.write_bytes(compress(big.encode())[:-30])
+    for reader in (io.read_star, io.describe):
+        with pytest.raises(ValueError, match=r"a\.star\.gz: damaged compressed file"):
+            reader(packed)
+
+
 def test_columns_that_are_no_numbers(tmp_path):
     (tmp_path / "a.star").write_text(SAMPLE.replace("-0.250000", "unknown"))
     table = io.read_star(tmp_path / "a.star")["particles"]
@@ -243,6 +317,22 @@ def test_columns_that_are_no_numbers(tmp_path):
         column_numbers(table.iloc[[3, 1]], "rlnDefocusU", path="a")
     with pytest.raises(ValueError, match="missing column rlnVoltage; there are rlnImageName, rlnDefocusU"):
         column_numbers(table, "rlnVoltage", path="a")
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "message"),
+    [
+        ("my table", ["rlnX"], r"a\.star: the name of a table .* no blanks .*, got 'my table'"),
+        ("a", ["rlnX", "my col"], r"a\.star: the name of a column .* no blanks .*, got 'my col'"),
+        ("a", ["rlnX", "my\tcol"], r"name of a column"),
+        ("a", ["rlnX", ""], r"not empty, got ''"),
+        ("a", ["rlnX", "rlnX"], r"column 'rlnX' is 2 times in table 'a', expected once"),
+    ],
+)
+def test_names_that_star_cannot_hold_leave_no_file(tmp_path, table, columns, message):
+    with pytest.raises(ValueError, match=message):
+        io.write_star({table: pd.DataFrame([["1"] * len(columns)], columns=columns)}, tmp_path / "a.star")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("value", ["two\nlines", "' \" both"])

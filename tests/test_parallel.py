@@ -119,6 +119,26 @@ def test_reconstruction_on_the_cluster(client, monkeypatch):
     np.testing.assert_array_equal(here.data, there.data)
 
 
+def test_simulation_on_the_cluster(client, monkeypatch, tmp_path):
+    from cryonb import samples, simulate
+    from cryonb.simulate import photographs
+
+    monkeypatch.setattr(photographs, "CHUNK", 8)
+    kinds = [simulate.Species("blob", 0.8), simulate.Species("junk", 0.2, junk=True)]
+    population = simulate.populate(samples.blobs(rng=0), kinds, 30, rng=3)
+    imaging = simulate.Imaging(size_px=16, pixel_size=16.0, snr=0.3)
+    here, truth = simulate.particles(population, imaging, rng=5, progress=False)
+    there, same = simulate.particles(population, imaging, rng=5, workers=client, progress=False)
+    np.testing.assert_array_equal(there.images, here.images)
+    assert same.scale == truth.scale
+    filed, _ = simulate.particles(
+        population, imaging, rng=5, workers=client, path=tmp_path / "stack.mrcs", progress=False
+    )
+    np.testing.assert_array_equal(np.asarray(filed.images), here.images)
+    with pytest.raises(ValueError, match="workers must be a number ≥ 1"):
+        simulate.particles(population, imaging, rng=5, workers="many", progress=False)
+
+
 def test_error_on_the_cluster_names_the_chunk(client):
     with pytest.raises(ZeroDivisionError) as caught:
         map_reduce(_fail_at_three, range(5), workers=client)
@@ -230,9 +250,10 @@ def test_killed_job_resumes_to_the_same_numbers(tmp_path):
     assert list(tmp_path.iterdir()) == [script]  # nothing left beside it
 
 
-def interrupted(path, function, *, key="", stop=6):
+def interrupted(path, function, *, key="demo", stop=6):
     """Leave a checkpoint behind as a killed run does."""
 
+    @functools.wraps(function)
     def failing(chunk):
         if chunk == stop:
             raise KeyboardInterrupt
@@ -253,11 +274,40 @@ def test_checkpoint_of_another_job_is_refused(tmp_path):
     assert path.exists()
 
 
-def test_checkpoint_by_path_alone_and_dataclass_trees(data, tmp_path):
+def square(i):
+    return i * i
+
+
+def test_the_sum_of_another_function_is_not_resumed(tmp_path):
+    path = tmp_path / "sum.npz"
+    interrupted(path, float, key="one key for both")
+    with pytest.raises(ValueError, match="checkpoint of another job.*square.*got.*float"):
+        map_reduce(square, range(10), checkpoint=Checkpoint(path, key="one key for both"))
+    # A function may travel with its arguments: what those are is for the key to say.
+    power = functools.partial(pow, exp=2)
+    interrupted(path.with_name("power.npz"), functools.update_wrapper(lambda i: power(i), pow), key="squares")
+    assert map_reduce(power, range(10), checkpoint=Checkpoint(path.with_name("power.npz"), key="squares")) == 285
+
+
+def test_a_checkpoint_needs_a_key(tmp_path):
+    with pytest.raises(TypeError, match=r"expected Checkpoint\(path, key\) .* got .*sum\.npz"):
+        map_reduce(float, range(10), checkpoint=tmp_path / "sum.npz")
+    with pytest.raises(TypeError, match="key"):
+        Checkpoint(tmp_path / "sum.npz")
+    for empty in ("", None, {}):
+        with pytest.raises(ValueError, match=r"sum\.npz: a checkpoint needs a key"):
+            Checkpoint(tmp_path / "sum.npz", key=empty)
+
+
+def test_checkpoint_of_dataclass_trees(data, tmp_path):
     path = tmp_path / "sum.npz"
     chunks = chunk_slices(N, SIZE)
-    interrupted(path, lambda i: summed(data, chunks[i]))
-    result = map_reduce(lambda i: summed(data, chunks[i]), range(10), checkpoint=path)
+
+    def function(i):
+        return summed(data, chunks[i])
+
+    interrupted(path, function)
+    result = map_reduce(function, range(10), checkpoint=Checkpoint(path, key="demo"))
     assert_equal(result, map_reduce(lambda i: summed(data, chunks[i]), range(10)))
 
 
@@ -266,7 +316,7 @@ def test_damaged_checkpoint_is_named(tmp_path):
     interrupted(path, float)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="sum.npz is not a readable checkpoint"):
-        map_reduce(float, range(10), checkpoint=path)
+        map_reduce(float, range(10), checkpoint=Checkpoint(path, key="demo"))
 
 
 def test_saved_values_come_back(tmp_path):

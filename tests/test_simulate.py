@@ -1,5 +1,7 @@
 """Simulated particles against what was asked for: landscapes, order in time, views, shifts, CTF, noise, bookkeeping."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -237,6 +239,24 @@ def test_views_are_drawn_as_asked(blobs):
     assert ((poses.rotation[:20].as_matrix()[:, None] - whole.as_matrix()) ** 2).sum((2, 3)).min(1).max() < 1e-12
 
 
+def test_a_cluster_of_no_concentration_is_even():
+    axis, rng = np.array([0.6, 0.0, 0.8]), np.random.default_rng(0)
+    for concentration in (0, 0.0, 1e-12):
+        drawn = simulate.VonMisesFisher([axis], concentration=concentration, uniform=0.0).draw(20_000, rng)
+        assert np.allclose(np.linalg.norm(drawn, axis=1), 1)
+        # The area of a sphere between two planes is as their distance (Archimedes).
+        assert stats.kstest((drawn @ axis + 1) / 2, "uniform").pvalue > 0.001
+    for wrong, message in (
+        ({"concentration": -1.0}, "concentration must be a number ≥ 0, got -1"),
+        ({"concentration": np.nan}, "concentration must be a number ≥ 0, got nan"),
+        ({"uniform": 1.5}, r"a fraction in \[0, 1\], got 1.5"),
+        ({"weights": [1.0, 2.0]}, "weights must be 1 numbers"),
+        ({"directions": [[0, 0, 0]]}, "directions must be finite vectors"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            simulate.VonMisesFisher(**{"directions": [axis], **wrong})
+
+
 def test_in_plane_angles_of_a_table_of_directions_are_even(blobs):
     population = simulate.populate(blobs, None, 4000, rng=1)
     poses = simulate.imaging.draw_poses(
@@ -316,6 +336,13 @@ def test_particles_and_truth_go_through_relion_files(blobs, tmp_path):
     assert np.allclose(table["cryonbAngle"].astype(float), truth.state[:, 0])
     assert set(table["cryonbSpecies"]) == {"rotor"}
     assert table["cryonbTrajectory"].astype(int).tolist() == [0] * 6 + [1] * 6
+
+
+def test_a_coordinate_of_two_words_goes_through_a_star_file(blobs, tmp_path):
+    _, truth = take(simulate.populate(blobs, None, 4, rng=0), small_imaging())
+    population = replace(truth.population, state=np.arange(4.0)[:, None], gauge=("head swivel (°)",))
+    io.write_star({"truth": replace(truth, population=population).table()}, tmp_path / "truth.star")
+    assert io.read_star(tmp_path / "truth.star")["truth"]["cryonbHeadSwivel"].astype(float).tolist() == [0, 1, 2, 3]
 
 
 def test_disturbed_poses_are_off_by_what_was_asked(blobs):

@@ -6,11 +6,13 @@ whose rotation takes image-frame to volume-frame coordinates (RELION's matrix is
 ``blob/sign`` is -1 where protein is dark in the file.
 """
 
+from functools import partial
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cryonb.io.formats import detect_format, existing_file, replacing
-from cryonb.io.relion import agreed_pixel_size, find_stack, stack_places, typical_pixel_size
+from cryonb.io.relion import agreed_pixel_size, find_stack, require_possible, stack_places, typical_pixel_size
 from cryonb.io.stack import ImageStack
 from cryonb.types import CTF, Particles, Poses
 
@@ -143,12 +145,14 @@ def _images(records, path, root, size_px, check):
             raise FileNotFoundError(f"{path}, row {row + 1}: {error}") from None
     sign = records["blob/sign"] if "blob/sign" in records.dtype.names else 1
     sign = np.where(np.asarray(sign) < 0, -1, 1)
-    try:
-        return ImageStack(
-            paths, file_of_image.reshape(-1), records["blob/idx"], size_px=size_px, sign=sign, check=check
-        )
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return ImageStack(
+        paths, file_of_image.reshape(-1), records["blob/idx"],
+        size_px=size_px, sign=sign, check=check, place=partial(_place_of_row, str(path)),
+    )  # fmt: skip
+
+
+def _place_of_row(path, row):
+    return f"{path}, row {row + 1}"
 
 
 def _pixel_size(pixels, images, path):
@@ -169,6 +173,7 @@ def _ctf(records, path):
             values[name] = _finite(records, field, path).astype(np.float64) * factor
         elif name not in ("phase_shift", "b_factor"):
             raise ValueError(f"{path}: missing field {field}")
+    require_possible(values, partial(_place_of_row, path))
     return CTF(**values)
 
 

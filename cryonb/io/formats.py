@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import zlib
 from pathlib import Path
 
 __all__ = ["detect_format", "existing_file", "replacing"]
@@ -87,7 +88,7 @@ def decompressed_head(path, size=4096):
     with open_maybe_compressed(path) as file:
         try:
             return file.read(size), not isinstance(file, io.BufferedReader)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path}: damaged compressed file ({error})") from error
 
 

@@ -6,13 +6,14 @@ aberration, amplitude contrast, pixel size), defocus, angles and origins, and wh
 
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cryonb.io.formats import detect_format, existing_file
 from cryonb.io.stack import ImageStack
-from cryonb.io.star import column_numbers, read_star, row_place, text_array
+from cryonb.io.star import column_numbers, place_of_row, read_star, row_place, text_array, whole_numbers
 from cryonb.rotations import from_relion_angles
 from cryonb.types import CTF, Particles, Poses
 
@@ -53,14 +54,15 @@ def read_particles(path, *, root=None, pixel_size=None, size_px=None, check_imag
     -----
     UserWarning
         Optics groups whose pixel sizes differ by less than 1 % (the median is used for all); images that are
-        already multiplied by the CTF.
+        already multiplied by the CTF. Groups that no particle uses do not count.
 
     Raises
     ------
     FileNotFoundError, ValueError
         One sentence naming file, row and line, what was expected and what came: a missing column or stack, an
-        index past the end of a stack, a value that is no number, an optics group defined twice or not at all,
-        boxes or pixel sizes that disagree, no particles.
+        index past the end of a stack, a value that is no number or not possible, an optics group defined twice or not
+        at all, boxes or pixel sizes that disagree (each stack's header counts), no particles. Images say the same when
+        they are read.
 
     Examples
     --------
@@ -90,11 +92,11 @@ def read_particles(path, *, root=None, pixel_size=None, size_px=None, check_imag
     if len(metadata) == 0:
         raise ValueError(f"{path}: block data_{name} has no particles (0 rows)")
     optics = tables.pop("optics", None)
-    group = optics_of_particles(metadata, optics, path)
-    _require_single_particles(optics, path)
-    size_px = _box_size(optics, group, path, size_px)
+    used, group = used_optics(optics, optics_of_particles(metadata, optics, path))
+    _require_single_particles(used, path)
+    size_px = _box_size(used, path, size_px)
     images = _image_stack(metadata, path, root, size_px, check_images)
-    pixels = pixel_sizes(metadata, optics, path)
+    pixels = pixel_sizes(metadata, used, path)
     if pixel_size is None:
         pixel_size = _one_pixel_size(pixels, images, path)
     if pixels is None or pixel_size != typical_pixel_size(pixels):
@@ -104,7 +106,7 @@ def read_particles(path, *, root=None, pixel_size=None, size_px=None, check_imag
     particles = Particles(
         images,
         pixel_size,
-        ctf=parse_ctf(metadata, optics, group, path),
+        ctf=parse_ctf(metadata, used, group, path),
         poses=parse_poses(metadata, pixels, path),
         metadata=metadata,
         optics=optics,
@@ -142,17 +144,17 @@ def optics_of_particles(metadata, optics, path):
     Raises
     ------
     ValueError
-        A group defined twice, referenced but not defined, or a missing rlnOpticsGroup.
+        A group defined twice, referenced but not defined, not a whole number, or a missing rlnOpticsGroup.
     """
     if optics is None:
         return np.zeros(len(metadata), dtype=np.int64)
-    defined = column_numbers(optics, "rlnOpticsGroup", path=f"{path}, data_optics").astype(np.int64)
+    defined = whole_numbers(optics, "rlnOpticsGroup", path=f"{path}, data_optics")
     number, first, counts = np.unique(defined, return_index=True, return_counts=True)
     if (counts > 1).any():
         twice = int(number[np.argmax(counts > 1)])
         rows = (np.flatnonzero(defined == twice) + 1).tolist()
         raise ValueError(f"{path}, data_optics: optics group {twice} is defined {len(rows)} times, in rows {rows}")
-    used = column_numbers(metadata, "rlnOpticsGroup", path=path).astype(np.int64)
+    used = whole_numbers(metadata, "rlnOpticsGroup", path=path)
     place = np.searchsorted(number, used).clip(0, len(number) - 1)
     if not len(number) or (number[place] != used).any():
         row = int(np.argmax(number[place] != used)) if len(number) else 0
@@ -161,6 +163,21 @@ def optics_of_particles(metadata, optics, path):
             f"{path}, {row_place(metadata, row)}: optics group {used[row]} is not in data_optics ({known})"
         )
     return first[place]
+
+
+def used_optics(optics, group):
+    """Rows of the optics table that particles use, and which of them each particle uses; None stays None.
+
+    Parameters
+    ----------
+    optics : DataFrame or None
+    group : ndarray (n,) int
+        As `optics_of_particles` gives it.
+    """
+    if optics is None:
+        return None, group
+    rows, member = np.unique(group, return_inverse=True)
+    return optics.iloc[rows], member.reshape(-1)
 
 
 def pixel_sizes(metadata, optics, path):
@@ -182,8 +199,8 @@ def pixel_sizes(metadata, optics, path):
         values = column_numbers(metadata, name, path=path)
     if not (np.isfinite(values) & (values > 0)).all():
         row = int(np.argmin(np.isfinite(values) & (values > 0)))
-        table = "data_optics" if optics is not None else "particles"
-        raise ValueError(f"{path}, {table} row {row + 1}: pixel size {values[row]:g} Å, expected a positive number")
+        place = row_place(metadata if optics is None else optics, row)
+        raise ValueError(f"{path}, {place}: pixel size {values[row]:g} Å, expected a positive number")
     return values
 
 
@@ -196,40 +213,6 @@ def typical_pixel_size(pixels):
     1.25
     """
     return float(np.sort(pixels)[(len(pixels) - 1) // 2])
-
-
-def agreed_pixel_size(typical, pixels, images, path, *, where):
-    """The typical pixel size, in Å, if all others and the header of the images agree with it to a per cent.
-
-    Parameters
-    ----------
-    typical : float
-    pixels : ndarray
-        All the pixel sizes of the file.
-    images : ImageStack
-    path : path-like
-        Of the file, for messages.
-    where : str
-        Which pixel sizes may disagree, for messages: "between optics groups".
-
-    Returns
-    -------
-    float
-    """
-    low, high, header = float(pixels.min()), float(pixels.max()), images.pixel_size
-    if high - low > PIXEL_SIZE_TOLERANCE * typical:
-        raise ValueError(
-            f"{path}: pixel sizes disagree: {low:g} to {high:g} Å {where}, more than 1 %; "
-            "rescale to one, select one group, or pass pixel_size="
-        )
-    if high > low:
-        warnings.warn(f"{path}: pixel sizes of {low:g} to {high:g} Å are all taken as {typical:g} Å", stacklevel=4)
-    if header > 0 and abs(header - typical) > PIXEL_SIZE_TOLERANCE * typical:
-        raise ValueError(
-            f"{path}: pixel sizes disagree: {typical:g} Å here, {header:g} Å in the header of {images.paths[0]}; "
-            "pass pixel_size= to say which"
-        )
-    return typical
 
 
 def parse_ctf(metadata, optics, group, path):
@@ -259,11 +242,33 @@ def parse_ctf(metadata, optics, group, path):
             microscope[name] = column_numbers(optics, column, path=f"{path}, data_optics")[group]
         else:
             microscope[name] = column_numbers(metadata, column, path=path)
-    if (microscope["voltage_kv"] <= 0).any():
-        row = int(np.argmax(microscope["voltage_kv"] <= 0))
-        raise ValueError(f"{path}, {row_place(metadata, row)}: voltage must be positive in kV")
+    require_possible(microscope, lambda row: f"{path}, {row_place(metadata, row)}")
     defocus_v = column_numbers(metadata, "rlnDefocusV", path=path) if "rlnDefocusV" in metadata else defocus_u
     return CTF(defocus_u, defocus_v, **optional, **microscope)
+
+
+def require_possible(values, place):
+    """Refuse voltages and amplitude contrasts that no microscope has, before `CTF` does so without their place.
+
+    Parameters
+    ----------
+    values : dict of str to ndarray (n,)
+        By the names of `CTF`'s fields.
+    place : callable
+        File and row of particle i, counted from 0.
+
+    Raises
+    ------
+    ValueError
+    """
+    voltage, contrast = values["voltage_kv"], values["amplitude_contrast"]
+    if not (voltage > 0).all():
+        row = int(np.argmin(voltage > 0))
+        raise ValueError(f"{place(row)}: voltage must be positive in kV, got {voltage[row]:g} kV")
+    possible = (contrast >= 0) & (contrast <= 1)
+    if not possible.all():
+        row = int(np.argmin(possible))
+        raise ValueError(f"{place(row)}: amplitude contrast must lie in [0, 1], got {contrast[row]:g}")
 
 
 def parse_poses(metadata, pixels, path):
@@ -374,17 +379,14 @@ def _image_stack(metadata, path, root, size_px, check):
         from cryonb.io.mrc import read_header
 
         size_px = read_header(paths[0]).shape[-1]
-    try:
-        return ImageStack(paths, file_of_image, position, size_px=size_px, check=check)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    place = partial(place_of_row, str(path), metadata.attrs["block"])
+    return ImageStack(paths, file_of_image, position, size_px=size_px, check=check, place=place)
 
 
-def _box_size(optics, group, path, size_px):
+def _box_size(optics, path, size_px):
     if size_px is not None or optics is None or "rlnImageSize" not in optics:
         return size_px
-    sizes = column_numbers(optics, "rlnImageSize", path=f"{path}, data_optics").astype(int)
-    used = np.unique(sizes[np.unique(group)])
+    used = np.unique(whole_numbers(optics, "rlnImageSize", path=f"{path}, data_optics"))
     if len(used) > 1:
         raise ValueError(f"{path}, data_optics: rlnImageSize differs between optics groups: {used.tolist()} px")
     return int(used[0])
@@ -392,6 +394,7 @@ def _box_size(optics, group, path, size_px):
 
 def _one_pixel_size(pixels, images, path):
     if pixels is None:
+        images.require_one_pixel_size(0, PIXEL_SIZE_TOLERANCE, "")
         if images.pixel_size > 0:
             return images.pixel_size
         raise ValueError(
@@ -399,6 +402,36 @@ def _one_pixel_size(pixels, images, path):
             "rlnMagnification), and none in the stack's header; pass pixel_size= in Å"
         )
     return agreed_pixel_size(typical_pixel_size(pixels), pixels, images, path, where="between optics groups")
+
+
+def agreed_pixel_size(typical, pixels, images, path, *, where):
+    """The one pixel size of particles that state it each, checked among them and against the stacks' headers.
+
+    Parameters
+    ----------
+    typical : float
+        Å, returned where all agree to 1 %.
+    pixels : ndarray (n,)
+    images : ImageStack
+    path : path-like
+    where : str
+        What differs, for the error.
+
+    Raises
+    ------
+    ValueError
+        Pixel sizes more than 1 % apart, in the file or in the stacks.
+    """
+    low, high = float(pixels.min()), float(pixels.max())
+    if high - low > PIXEL_SIZE_TOLERANCE * typical:
+        raise ValueError(
+            f"{path}: pixel sizes disagree: {low:g} to {high:g} Å {where}, more than 1 % apart; "
+            "rescale to one, select one group, or pass pixel_size="
+        )
+    if high > low:
+        warnings.warn(f"{path}: pixel sizes of {low:g} to {high:g} Å are all taken as {typical:g} Å", stacklevel=4)
+    images.require_one_pixel_size(typical, PIXEL_SIZE_TOLERANCE, "here")
+    return typical
 
 
 def _require_single_particles(optics, path):

@@ -18,9 +18,10 @@ from cryonb.io.relion import (
     pixel_sizes,
     stack_places,
     typical_pixel_size,
+    used_optics,
 )
 from cryonb.io.stack import ImageStack, write_stack
-from cryonb.io.star import column_numbers, number_text, star_text
+from cryonb.io.star import column_numbers, number_text, require_names, star_text
 from cryonb.rotations import to_relion_angles
 
 __all__ = ["write_particles"]
@@ -59,12 +60,12 @@ def write_particles(particles, star_path, *, stack_path=None, project=None):
     Raises
     ------
     ValueError
-        NaN pixels; microscope values that vary within an optics group.
+        NaN pixels; microscope values that vary within an optics group; a column or value that STAR cannot hold.
 
     Notes
     -----
-    Both files are written beside and renamed, the images first. Numbers that are written anew have six decimals, as
-    RELION's.
+    Both files are written beside and renamed, the images first; on an error neither is there. Numbers that are written
+    anew have six decimals, as RELION's.
 
     Examples
     --------
@@ -83,8 +84,7 @@ def write_particles(particles, star_path, *, stack_path=None, project=None):
         stack_path = star_path.with_suffix(".mrcs")
     metadata, optics = particle_tables(particles)
     metadata = _with_image_names(metadata, particles, star_path, stack_path, project)
-    if stack_path is not None:
-        write_stack(particles.images, stack_path, particles.pixel_size)
+    require_names({"optics": optics, "particles": metadata}, star_path)
     others = (metadata.attrs.get("other_blocks") or "").encode()
     with replacing(star_path) as beside, open(beside, "wb") as file:
         for piece in star_text("optics", optics, default_comment="# version 30001"):
@@ -92,6 +92,10 @@ def write_particles(particles, star_path, *, stack_path=None, project=None):
         for piece in star_text("particles", metadata, default_comment="# version 30001"):
             file.write(piece)
         file.write(others)
+        file.flush()
+        # Now that the tables can be written: a table that cannot leaves no stack behind.
+        if stack_path is not None:
+            write_stack(particles.images, stack_path, particles.pixel_size)
 
 
 def particle_tables(particles):
@@ -110,16 +114,18 @@ def particle_tables(particles):
         metadata, optics = _with_new_optics(particles, metadata)
         # Origins in pixels are compared at the pixel size of the file that they came from.
         pixels = None if old is None else pixel_sizes(old, None, "metadata")
+        group = optics_of_particles(metadata, optics, "metadata")
     else:
         optics = optics.copy()
-        pixels = pixel_sizes(metadata, optics, "metadata")
-    group = optics_of_particles(metadata, optics, "metadata")
+        group = optics_of_particles(metadata, optics, "metadata")
+        used, member = used_optics(optics, group)
+        pixels = pixel_sizes(metadata, used, "metadata")
+        pixels = None if pixels is None else pixels[member]
     if pixels is None:
-        pixels = np.full(len(optics), particles.pixel_size)
-    pixels = pixels[group] if len(pixels) == len(optics) else pixels
+        pixels = np.full(len(metadata), particles.pixel_size)
     _update_ctf(metadata, optics, group, particles.ctf)
     _update_poses(metadata, pixels, particles.poses)
-    _update_grid(optics, particles)
+    _update_grid(optics, group, particles)
     return metadata, optics
 
 
@@ -237,18 +243,21 @@ def _update_poses(metadata, pixels, poses):
         _replace_changed(metadata, name, poses.shift[:, column])
 
 
-def _update_grid(optics, particles):
-    """Box and pixel size, where the particles were rescaled or cropped since the table was read."""
-    if "rlnImageSize" not in optics or (column_numbers(optics, "rlnImageSize") != particles.size_px).any():
+def _update_grid(optics, group, particles):
+    """Box and pixel size of the groups in use, where particles were rescaled or cropped since the table was read."""
+    used = np.isin(np.arange(len(optics)), group)
+    if "rlnImageSize" not in optics:
         optics["rlnImageSize"] = str(particles.size_px)
+    elif (column_numbers(optics, "rlnImageSize")[used] != particles.size_px).any():
+        optics["rlnImageSize"] = np.where(used, str(particles.size_px), optics["rlnImageSize"].astype(object))
     if "rlnImagePixelSize" not in optics:
         optics["rlnImagePixelSize"] = number_text(np.full(len(optics), particles.pixel_size))
         return
     pixels = column_numbers(optics, "rlnImagePixelSize")
-    # What reading this table gave; groups that differ a little are scaled alike.
-    before = typical_pixel_size(pixels)
+    # What reading this table gives; groups that differ a little are scaled alike.
+    before = typical_pixel_size(pixels[used])
     if abs(before - particles.pixel_size) > _SAME:
-        _replace_changed(optics, "rlnImagePixelSize", pixels * particles.pixel_size / before)
+        _replace_changed(optics, "rlnImagePixelSize", np.where(used, pixels * particles.pixel_size / before, pixels))
 
 
 def _replace_changed(table, name, values):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cryonb.io.cryosparc import load_cryosparc
-from cryonb.io.formats import detect_format, existing_file, replacing
+from cryonb.io.formats import detect_format, existing_file, open_maybe_compressed, replacing
 from cryonb.io.star_rows import scan_star
 
 __all__ = ["write_selection"]
@@ -19,7 +19,7 @@ def write_selection(original, index, path):
     index : int, slice, index array or mask
         Rows from 0, in the order wanted.
     path : path-like
-        Written whole or not at all; may be ``original`` itself.
+        Written whole or not at all, never compressed; may be ``original`` itself.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def write_selection(original, index, path):
             np.save(file, records[chosen], allow_pickle=False)
         return
     block = _block(scan_star(original), original)
-    with open(original, "rb") as file:
+    with open_maybe_compressed(original) as file:
         content = file.read()
     begins, ends = _lines_of_rows(content, block.regions)
     chosen = _rows(index, len(begins), original)

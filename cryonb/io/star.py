@@ -6,19 +6,26 @@ long for a million particles; so the reader is our own, tokenised by NumPy and A
 
 The format: Hall, J. Chem. Inf. Comput. Sci. 31, 326 (1991); RELION's dialect has one loop or one list of pairs in
 each block. Comments before a block are kept, comments elsewhere and the padding between values are not; values with
-blanks, and empty ones, are written in double quotes.
+blanks, empty ones, and those that other readers of the format would take for syntax (``stop_``, ``$a``, ``_x``) are
+written in quotes. ``.`` and ``?``, the format's "does not apply" and "unknown", go out bare, as they come in.
+Files are UTF-8, and may be compressed by gzip or bzip2 where they are read.
 """
 
 import re
+from collections import Counter
 
 import numpy as np
 
-from cryonb.io.formats import replacing
+from cryonb.io.formats import open_maybe_compressed, replacing
 from cryonb.io.star_rows import BLANKS, one_array, row_columns, scan_star
 
 __all__ = ["column_numbers", "read_star", "write_star"]
 
 _ROWS_PER_WRITE = 50_000
+# What a bare value may not begin with in STAR and CIF (Hall et al., International Tables G, 2.2.7.1); brackets may
+# not either, but RELION writes its lists of aberrations so, and gemmi reads them.
+_MARKS = "\"'#;_$"
+_WORDS = ("data_", "loop_", "save_", "stop_", "global_")
 
 
 def read_star(path, *, numeric=False):
@@ -27,6 +34,7 @@ def read_star(path, *, numeric=False):
     Parameters
     ----------
     path : path-like
+        May be compressed by gzip or bzip2.
     numeric : bool
         Turn columns that are numbers throughout into numbers; otherwise all values stay text, exactly as written
         (``column_numbers`` or ``.astype(float)`` gives the numbers of one column).
@@ -41,7 +49,8 @@ def read_star(path, *, numeric=False):
     Raises
     ------
     FileNotFoundError, ValueError
-        Not STAR, no block, a row with too few or too many values (naming file, line and row), a block twice.
+        Not STAR, no block, a row with too few or too many values (naming file, line and row), a block twice, text that
+        is not UTF-8 (naming the line).
 
     Examples
     --------
@@ -70,14 +79,43 @@ def write_star(tables, path):
     Raises
     ------
     ValueError
-        No table, or a value that STAR cannot hold (a line break).
+        No table, a value that STAR cannot hold (a line break), a name of a table or a column that has a blank or is
+        there twice.
     """
     if not tables:
         raise ValueError(f"cannot write {path}: no table given")
+    require_names(tables, path)
     with replacing(path) as beside, open(beside, "wb") as file:
         for number, (name, table) in enumerate(tables.items()):
             for piece in star_text(name, table, default_comment="# version 30001" if number == 0 else None):
                 file.write(piece)
+
+
+def require_names(tables, path):
+    """Refuse names of tables and columns that would not be read back: with a blank, empty, or there twice.
+
+    Parameters
+    ----------
+    tables : dict of str to pandas.DataFrame
+    path : path-like
+        The file that is to be written, for the error.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, table in tables.items():
+        for kind, text in (("table", str(name)), *(("column", str(column)) for column in table.columns)):
+            if any(character in BLANKS for character in text) or (kind == "column" and not text):
+                raise ValueError(
+                    f"cannot write {path}: the name of a {kind} in a STAR file has no blanks and is not empty, "
+                    f"got {text!r}"
+                )
+        for column, count in Counter(map(str, table.columns)).items():
+            if count > 1:
+                raise ValueError(
+                    f"cannot write {path}: column {column!r} is {count} times in table {str(name)!r}, expected once"
+                )
 
 
 def star_text(name, table, *, default_comment=None):
@@ -149,6 +187,28 @@ def column_numbers(table, name, *, path="table"):
     return values
 
 
+def whole_numbers(table, name, *, path="table"):
+    """A column of whole numbers as int64, shape (n,); ``"1.000000"`` is one, ``"1.7"`` is not.
+
+    Parameters
+    ----------
+    table, name, path
+        As `column_numbers` takes them.
+
+    Raises
+    ------
+    ValueError
+        As `column_numbers`, and a number that is not whole.
+    """
+    values = column_numbers(table, name, path=path)
+    wrong = values != np.round(values)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        text = table[name].iloc[row]
+        raise ValueError(f"{path}, {row_place(table, row)}: {name} is {text!r}, expected a whole number")
+    return values.astype(np.int64)
+
+
 def row_place(table, row):
     """Where a row of a table that was read stands in its file: ``row 3 of data_particles (line 41)``, from 1.
 
@@ -156,8 +216,20 @@ def row_place(table, row):
     """
     number = int(table.index[row])
     name = f" of data_{table.attrs['block']}" if "block" in table.attrs else ""
-    line = _line_of_row(table, number)
+    line = _line_of_row(table.attrs.get("path"), table.attrs.get("block"), number)
     return f"row {number + 1}{name}{f' (line {line})' if line else ''}"
+
+
+def place_of_row(path, block, number):
+    """The same of row ``number`` (from 0) of a block as it lies in its file, without the table.
+
+    Returns
+    -------
+    str
+        ``a.star, row 3 of data_particles (line 41)``
+    """
+    line = _line_of_row(path, block, number)
+    return f"{path}, row {number + 1} of data_{block}{f' (line {line})' if line else ''}"
 
 
 def number_text(values, *, decimals=6):
@@ -199,18 +271,20 @@ def _text_dtype():
         return pd.StringDtype("pyarrow")
 
 
-def _line_of_row(table, number):
+def _line_of_row(path, name, number):
     # Only errors ask, so the file is read again rather than a line number kept for every row.
+    if path is None:
+        return None
     try:
-        block = next(block for block in scan_star(table.attrs["path"]) if block.name == table.attrs["block"])
-        with open(table.attrs["path"], "rb") as file:
+        block = next(block for block in scan_star(path) if block.name == name)
+        with open_maybe_compressed(path) as file:
             for start, end, line in block.regions:
                 file.seek(start)
                 for offset, text in enumerate(file.read(end - start).split(b"\n")):
                     if text.strip() and number == 0:
                         return line + offset
                     number -= bool(text.strip())
-    except (KeyError, OSError, ValueError, StopIteration):
+    except (OSError, ValueError, StopIteration):
         pass
     return None
 
@@ -241,17 +315,27 @@ def _is_plain(block, n_rows, n_columns):
     blank = characters <= 32
     if int(blank.sum()) != n_rows * n_columns or blank[0] or (blank[1:] & blank[:-1]).any():
         return False
-    first = characters[np.append(0, np.flatnonzero(blank)[:-1] + 1)]
-    if np.isin(first, np.frombuffer(b"\"'#;", dtype=np.uint8)).any():
+    starts = np.append(0, np.flatnonzero(blank)[:-1] + 1)
+    if np.isin(characters[starts], np.frombuffer(_MARKS.encode(), dtype=np.uint8)).any():
         return False
-    leading = first[::n_columns]
-    return not np.isin(leading, np.frombuffer(b"_dDlL", dtype=np.uint8)).any()
+    initials = "".join({word[0] for word in _WORDS})
+    starts = starts[np.isin(characters[starts], np.frombuffer((initials + initials.upper()).encode(), dtype=np.uint8))]
+    return not any(_begin_with(characters, starts, word).any() for word in _WORDS)
+
+
+def _begin_with(characters, starts, word):
+    """Where ``word`` stands, in small letters or large."""
+    same = np.ones(len(starts), dtype=bool)
+    for offset, letter in enumerate(word):
+        here = characters[np.minimum(starts + offset, len(characters) - 1)]
+        same &= (here == ord(letter)) | (here == ord(letter.upper()))
+    return same
 
 
 def _quoted(value):
     if "\n" in value or "\r" in value:
         raise ValueError(f"a STAR value cannot hold a line break: {value[:60]!r}")
-    special = not value or value[0] in "\"'#;_" or value[:5].lower() in ("data_", "loop_")
+    special = not value or value[0] in _MARKS or value.lower().startswith(_WORDS)
     if not special and not any(character in BLANKS for character in value):
         return value
     for mark in "\"'":

@@ -5,11 +5,12 @@ begin) and Arrow's CSV reader, unless a stride has quotes or comments.
 """
 
 import re
+import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from cryonb.io.formats import detect_format, existing_file
+from cryonb.io.formats import detect_format, existing_file, open_maybe_compressed
 
 __all__ = ["StarBlock", "scan_star"]
 
@@ -66,6 +67,7 @@ def scan_star(path):
     Raises
     ------
     FileNotFoundError, ValueError
+        Also a damaged compressed file, and text that is not UTF-8.
     """
     kind = detect_format(existing_file(path))
     if kind == "empty":
@@ -73,18 +75,11 @@ def scan_star(path):
     if kind not in ("star", "mmcif", "text", "pdb"):
         raise ValueError(f"{path}: expected a STAR file, but the content looks like {kind!r}")
     scanner = _Scanner(path)
-    with open(path, "rb") as file:
-        while True:
-            start = file.tell()
-            line = file.readline()
-            if not line:
-                break
-            scanner.line += 1
-            if scanner.takes(line):
-                continue
-            file.seek(start)
-            scanner.line -= 1
-            scanner.skip_rows(file)
+    with open_maybe_compressed(path) as file:
+        try:
+            scanner.walk(file)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: damaged compressed file ({error})") from error
     blocks = scanner.blocks
     if not blocks:
         raise ValueError(f"{path}: no data_ block found; is it a STAR file?")
@@ -100,16 +95,23 @@ def scan_star(path):
 
 def row_columns(path, block, start, end, line):
     """Columns of one region of rows, chunk by chunk: lists of Arrow arrays of text."""
+    import pyarrow as pa
+
     row = 0
-    with open(path, "rb") as file:
+    with open_maybe_compressed(path) as file:
         file.seek(start)
         while start < end:
             chunk = file.read(min(_CHUNK_BYTES, end - start))
             chunk += file.readline() if start + len(chunk) < end else b""
             start += len(chunk)
             where = (path, block, line, row)
-            columns = _split_plain(chunk, where)
-            columns = _split_quoted(chunk, where) if columns is None else columns
+            try:
+                columns = _split_plain(chunk, where)
+                columns = _split_quoted(chunk, where) if columns is None else columns
+            except (UnicodeDecodeError, pa.ArrowInvalid):
+                for offset, raw in enumerate(chunk.split(b"\n")):
+                    _as_text(raw, path, line + offset)
+                raise
             yield columns
             line += chunk.count(b"\n")
             row += len(columns[0])
@@ -180,9 +182,23 @@ class _Scanner:
     def __init__(self, path):
         self.path, self.line, self.blocks, self.comments = path, 0, [], []
 
+    def walk(self, file):
+        """Take every line; where rows begin, go to their end at once."""
+        while True:
+            start = file.tell()
+            line = file.readline()
+            if not line:
+                break
+            self.line += 1
+            if self.takes(line):
+                continue
+            file.seek(start)
+            self.line -= 1
+            self.skip_rows(file)
+
     def takes(self, raw):
         """Use a line that is not a row of a loop; False if it is one."""
-        line = raw.decode("utf-8-sig" if self.line == 1 else "utf-8", errors="replace").strip(BLANKS)
+        line = _as_text(raw, self.path, self.line).strip(BLANKS)
         block = self.blocks[-1] if self.blocks else None
         if not line:
             return True
@@ -231,6 +247,18 @@ class _Scanner:
 
     def _fail(self, what):
         raise ValueError(f"{self.path}, line {self.line}: {what}")
+
+
+def _as_text(raw, path, line):
+    """A line of a file as text; STAR is read as UTF-8, because a guess would lose what was written."""
+    try:
+        return raw.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}, line {line}: expected UTF-8 text, got the byte 0x{raw[error.start]:02x} "
+            f"(after {raw[: error.start].decode()[-30:]!r}); save the file as UTF-8, for example with "
+            "iconv -f latin1 -t utf-8"
+        ) from None
 
 
 def _starts_block(line):

@@ -1,7 +1,8 @@
 """Particles with known truth: who is in the tube, then how the microscope saw it.
 
 `populate` draws the state of every particle from known landscapes; `particles` takes its picture. Both take a seed,
-and give the same particles whatever the chunks and the threads. `form_image` makes a single picture step by step.
+and give the same particles whatever the chunks and the workers; another number of particles gives others. `form_image`
+makes a single picture step by step.
 """
 
 from .imaging import Imaging, VonMisesFisher, disturb_poses

@@ -21,17 +21,46 @@ class VonMisesFisher:
     directions : ndarray (m, 3)
         Preferred viewing directions; of any length.
     concentration : float
-        κ; a cluster is about 81°/√κ wide (radius holding two thirds of it).
+        κ ≥ 0; a cluster is about 81°/√κ wide (radius holding two thirds of it), and all round at κ = 0.
     uniform : float
-        Fraction of particles seen from anywhere.
+        Fraction of particles seen from anywhere, in [0, 1].
     weights : ndarray (m,), optional
         Relative sizes of the clusters.
+
+    Raises
+    ------
+    ValueError
+        A direction of no length, or a number outside its range.
+
+    Examples
+    --------
+    >>> views = VonMisesFisher([[0, 0, 1]], concentration=0, uniform=0).draw(20_000, np.random.default_rng(0))
+    >>> bool(np.abs(views.mean(axis=0)).max() < 0.02)
+    True
     """
 
     directions: np.ndarray
     concentration: float = 10.0
     uniform: float = 0.2
     weights: np.ndarray | None = None
+
+    def __post_init__(self):
+        preferred = np.atleast_2d(np.asarray(self.directions, dtype=float))
+        length = np.linalg.norm(preferred, axis=-1)
+        if preferred.shape[1:] != (3,) or not len(preferred) or not (np.isfinite(length) & (length > 0)).all():
+            raise ValueError(f"directions must be finite vectors (m, 3) of some length, got {self.directions!r}")
+        if not (np.isfinite(self.concentration) and self.concentration >= 0):
+            raise ValueError(f"concentration must be a number ≥ 0, got {self.concentration}")
+        if not 0 <= self.uniform <= 1:
+            raise ValueError(f"uniform is a fraction in [0, 1], got {self.uniform}")
+        if self.weights is not None:
+            weights = np.asarray(self.weights, dtype=float)
+            good = weights.shape == (len(preferred),) and np.isfinite(weights).all() and (weights >= 0).all()
+            if not good or weights.sum() == 0:
+                raise ValueError(
+                    f"weights must be {len(preferred)} numbers ≥ 0, one for each direction, not all 0, "
+                    f"got {self.weights!r}"
+                )
 
     def draw(self, n, rng):
         """Viewing directions (n, 3). ``rng`` is a Generator."""
@@ -42,7 +71,12 @@ class VonMisesFisher:
         # inverse distribution function of cos(angle) on the sphere (Ulrich 1984, in closed form in three dimensions)
         uniform = rng.random(n)
         kappa = self.concentration
-        cosine = np.clip(1 + np.log(uniform + (1 - uniform) * np.exp(-2 * kappa)) / kappa, -1, 1)
+        if kappa > 0:
+            # log1p and expm1, so that a tiny κ tends to the even distribution
+            with np.errstate(divide="ignore"):
+                cosine = np.clip(1 + np.log1p((1 - uniform) * np.expm1(-2 * kappa)) / kappa, -1, 1)
+        else:
+            cosine = 2 * uniform - 1
         across = rng.standard_normal((n, 3))
         across -= (across * axis).sum(1, keepdims=True) * axis
         across /= np.linalg.norm(across, axis=1, keepdims=True)

@@ -1,14 +1,15 @@
 """Pictures of a population, and the truth behind them."""
 
-from concurrent.futures import ThreadPoolExecutor
+import operator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from .. import ctf as ctf_room
 from .. import fourier
-from ..parallel import chunk_slices
+from ..parallel import chunk_slices, map_reduce
 from ..rotations import to_relion_angles
 from ..types import CTF, EnergyLandscape, Particles, Poses
 from .imaging import Imaging, draw_ctf, draw_poses
@@ -16,7 +17,7 @@ from .population import Population
 
 __all__ = ["Truth", "particles"]
 
-CHUNK = 128  # images at a time in each thread
+CHUNK = 128  # images at a time in each worker
 PILOT = 1000  # images whose signal variance sets the noise
 
 
@@ -147,7 +148,9 @@ class Truth:
             columns["rlnDefocusAngle"] = self.ctf.defocus_angle
         columns["rlnOpticsGroup"] = self.optics_group + 1
         columns["cryonbSpecies"] = np.array(self.label_names)[self.label]
-        columns |= {f"cryonb{name.capitalize()}": self.state[:, i] for i, name in enumerate(self.state_names)}
+        # A STAR file has no blanks in names: "head swivel" is cryonbHeadSwivel.
+        names = ["".join(word.capitalize() for word in name.split()) for name in self.state_names]
+        columns |= {f"cryonb{name}": self.state[:, i] for i, name in enumerate(names)}
         if (self.population.trajectory >= 0).any():
             columns |= {"cryonbTrajectory": self.population.trajectory, "cryonbTime": self.population.time}
         return pd.DataFrame(columns)
@@ -166,8 +169,8 @@ def particles(population, imaging, *, rng, path=None, workers=1, progress=True):
     rng : int or numpy.random.Generator
     path : path, optional
         Write the images to this MRC stack, a block at a time; memory then stays bounded whatever their number.
-    workers : int
-        Threads.
+    workers : 1, int, "threads", or dask.distributed.Client
+        As in `cryonb.parallel.map_reduce`; the images are the same wherever they are computed.
     progress : bool
 
     Returns
@@ -198,16 +201,15 @@ def particles(population, imaging, *, rng, path=None, workers=1, progress=True):
     camera = _Camera(population, imaging, poses, lens, group, key)
     camera.calibrate(workers)
     truth = Truth(population, imaging, poses, lens, group, camera.scale, camera.signal_variance)
-    with ThreadPoolExecutor(workers) as pool:
-        lazy = _Developing(camera, n, pool, progress)
-        if path is None:
-            images = lazy[0:n]
-        else:
-            from ..io import read_stack, write_stack
+    lazy = _Developing(camera, n, workers, progress)
+    if path is None:
+        images = lazy[0:n]
+    else:
+        from ..io import read_stack, write_stack
 
-            write_stack(lazy, path, imaging.pixel_size)
-            images = read_stack(Path(path))
-        lazy.close()
+        write_stack(lazy, path, imaging.pixel_size)
+        images = read_stack(Path(path))
+    lazy.close()
     metadata, optics = _tables(imaging, micrograph, group, lens, rng)
     return Particles(images, imaging.pixel_size, ctf=lens, metadata=metadata, optics=optics), truth
 
@@ -270,12 +272,9 @@ class _Camera:
         if not len(molecules):
             raise ValueError("every particle is junk: there is no signal to set the noise by")
         rows = molecules[np.linspace(0, len(molecules) - 1, min(PILOT, len(molecules))).astype(int)]
-        with ThreadPoolExecutor(workers) as pool:
-            variances = pool.map(
-                lambda chunk: self.signal(rows[chunk])[:, self.circle].var(axis=1, dtype=np.float64),
-                chunk_slices(len(rows), CHUNK),
-            )
-            variance = float(np.concatenate(list(variances)).mean())
+        chunks = chunk_slices(len(rows), CHUNK)
+        variances = map_reduce(partial(_signal_variances, self, rows), chunks, combine=operator.add, workers=workers)
+        variance = float(np.concatenate(variances).mean())
         if not variance > 0:
             raise ValueError("the images have no signal inside the particle's circle")
         if not np.isinf(self.imaging.snr):
@@ -283,27 +282,41 @@ class _Camera:
         self.signal_variance = variance * self.scale**2
 
 
+def _signal_variances(camera, rows, chunk):
+    return [camera.signal(rows[chunk])[:, camera.circle].var(axis=1, dtype=np.float64)]
+
+
+def _pictures(camera, rows, chunk):
+    return chunk, camera.picture(rows[chunk])
+
+
 class _Developing:
-    """The images as a lazy array (n, d, d): a slice is computed in threads when it is asked for."""
+    """The images as a lazy array (n, d, d): a slice is computed by the workers when it is asked for."""
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, camera, n, pool, progress):
+    def __init__(self, camera, n, workers, progress):
         from tqdm.auto import tqdm
 
-        self.camera, self.pool = camera, pool
+        self.camera, self.workers = camera, workers
         self.shape = (n, camera.imaging.size_px, camera.imaging.size_px)
         self.bar = tqdm(total=n, desc="simulating particles", unit="image", disable=not progress)
 
     def __getitem__(self, wanted):
         rows = np.arange(self.shape[0])[wanted]
         images = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
+        if not len(rows):
+            return images
 
-        def fill(chunk):
-            images[chunk] = self.camera.picture(rows[chunk])
-            self.bar.update(chunk.stop - chunk.start)
+        def keep(first, item):
+            chunk, pictures = item
+            images[chunk] = pictures
+            self.bar.update(len(pictures))
+            return first
 
-        list(self.pool.map(fill, chunk_slices(len(rows), CHUNK)))
+        # Each result goes to its place at once; the first has nobody to be combined with, and comes back.
+        chunks = chunk_slices(len(rows), CHUNK)
+        keep(None, map_reduce(partial(_pictures, self.camera, rows), chunks, combine=keep, workers=self.workers))
         return images
 
     def close(self):
