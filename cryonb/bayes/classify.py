@@ -31,8 +31,8 @@ SETTLED = 0.02  # share of particles that still change class when the iterations
 
 def classify_3d(
     particles, references, *, rng, n_classes=None, n_iterations=25, tau_fudge=1.0, initial_resolution=None,
-    highest_resolution=None, mask_diameter=None, cross_fit=True, workers="threads", progress=True, checkpoint=None,
-    monitor=None,
+    highest_resolution=None, symmetry="C1", mask_diameter=None, cross_fit=True, workers="threads", progress=True,
+    checkpoint=None, monitor=None,
 ):  # fmt: skip
     """Sort particles into classes, each with its own volume.
 
@@ -55,6 +55,8 @@ def classify_3d(
         Å; the references are low-passed there: 60 without poses, 25 with poses by default.
     highest_resolution : float, optional
         Å; nothing finer enters the likelihood.
+    symmetry : str
+        Of all classes; as in `refine`.
     mask_diameter : float, optional
         As in `refine`.
     cross_fit : bool
@@ -90,14 +92,15 @@ def classify_3d(
         # split in the first iterations of a global search, classes would differ by less than the poses' errors do
         consensus = classify_3d(
             particles, volumes[0], n_classes=1, rng=seed, initial_resolution=initial_resolution,
-            highest_resolution=highest_resolution, mask_diameter=mask_diameter, cross_fit=cross_fit, workers=workers,
-            progress=progress, checkpoint=None if checkpoint is None else f"{checkpoint}.consensus", monitor=monitor,
+            highest_resolution=highest_resolution, symmetry=symmetry, mask_diameter=mask_diameter, cross_fit=cross_fit,
+            workers=workers, progress=progress, checkpoint=None if checkpoint is None else f"{checkpoint}.consensus",
+            monitor=monitor,
         )  # fmt: skip
         particles, volumes, initial_resolution = replace(particles, poses=consensus.poses), consensus.volumes, None
     settings = _Settings(
         n_classes, diameter, float(tau_fudge), particles.poses is not None, bool(cross_fit and len(particles) > 1),
         initial_resolution or (60.0 if particles.poses is None else 25.0),
-        2 * particles.pixel_size if highest_resolution is None else float(highest_resolution), seed,
+        2 * particles.pixel_size if highest_resolution is None else float(highest_resolution), seed, symmetry,
     )  # fmt: skip
     key = asdict(settings) | {
         "question": "classify_3d", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
@@ -135,6 +138,7 @@ class _Settings:
     initial_resolution: float
     highest_resolution: float
     seed: int
+    symmetry: str
 
 
 @dataclass
@@ -172,6 +176,7 @@ class _Job:
 
     def __init__(self, particles, settings, workers):
         self.particles, self.settings, self.workers = particles, settings, workers
+        self.group = rotations.point_group(settings.symmetry)
         size_px, pixel = particles.size_px, particles.pixel_size
         self.mask = maximisation.sphere(size_px, settings.diameter / pixel)
         self.last_shell = min((size_px - 1) // 2, particles.box_size / settings.highest_resolution)
@@ -243,10 +248,17 @@ class _Job:
         limit = coarse_shell(order, self.particles.size_px, extent_px)
         if local:
             return Sampling(
-                order, 1.0, 1.0, turn=turn, coarse_radius=limit, local_sigma=LOCAL_SIGMA, keep_views=4 * n_k
+                order,
+                1.0,
+                1.0,
+                turn=turn,
+                coarse_radius=limit,
+                local_sigma=LOCAL_SIGMA,
+                keep_views=4 * n_k,
+                symmetry=self.group,
             )
         reach = np.clip(3 * sigma_offset / pixel, 2.0, SHIFT_RANGE_PX)
-        return Sampling(order, reach, 2.0, turn=turn, coarse_radius=limit, keep_views=12 * n_k)
+        return Sampling(order, reach, 2.0, turn=turn, coarse_radius=limit, keep_views=12 * n_k, symmetry=self.group)
 
     def iterate(self, state):
         began = time.perf_counter()

@@ -65,7 +65,8 @@ def coarse_pass(task, observations, index):
 
 
 def _global_pass(task, observations, grid):
-    matrices = task.sampling.views()
+    distinct = task.sampling.distinct_views()
+    matrices = task.sampling.views()[distinct]
     bank = fill_bank(task.references, matrices, grid, 1)
     shifts, _ = task.sampling.shifts_px()
     phases = task.phases(shifts, grid)
@@ -79,7 +80,7 @@ def _global_pass(task, observations, grid):
         score = global_scores(bank, observations, block, phases, grid, tables)
         parts.append(_select(task.sampling, score + log_prior))
     count, row, shift = (np.concatenate(part) for part in zip(*parts))
-    return Candidates(count, row // len(matrices), row % len(matrices), shift, None)
+    return Candidates(count, row // len(matrices), distinct[row % len(matrices)], shift, None)
 
 
 def full_turn_tables(grid, step):

@@ -167,7 +167,7 @@ class _FinePass:
             filled = np.flatnonzero(self.slice_weights[rows, 0, :, 0].any(1))
             insert_bank(
                 accumulator, self.slice_sums[rows][filled], self.slice_weights[rows][filled], self.matrices[filled],
-                task.grid,
+                task.grid, symmetry=task.sampling.symmetry,
             )  # fmt: skip
             values.append(accumulator.values)
             weights.append(accumulator.weights)

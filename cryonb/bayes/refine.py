@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from tqdm.auto import tqdm
 
-from cryonb import parallel, projection
+from cryonb import parallel, projection, rotations
 from cryonb.types import Poses, Volume
 
 from . import maximisation
@@ -27,8 +27,8 @@ SHIFT_RANGE_PX = 5.0
 
 
 def refine(
-    particles, reference, *, rng, initial_resolution=60.0, mask_diameter=None, workers="threads", progress=True,
-    checkpoint=None, monitor=None,
+    particles, reference, *, rng, initial_resolution=60.0, symmetry="C1", mask_diameter=None, workers="threads",
+    progress=True, checkpoint=None, monitor=None,
 ):  # fmt: skip
     """Refine orientations, shifts and a volume from a rough reference.
 
@@ -41,6 +41,8 @@ def refine(
     rng : seed or Generator
     initial_resolution : float
         Å; the reference is low-passed there, so that it cannot bring its details along.
+    symmetry : str
+        Point group of the reference and of the volume, as `cryonb.rotations.point_group` names and orients it.
     mask_diameter : float, optional
         Diameter in Å of the soft sphere that holds the particle; nine tenths of the box by default. A tight one
         is faster and sharper.
@@ -74,9 +76,9 @@ def refine(
     if len(particles) < 2:
         raise ValueError("gold-standard refinement needs at least 2 particles, one for each half; got 1")
     seed = int(np.random.default_rng(rng).integers(2**62))
-    job = _Job(particles, diameter, seed, initial_resolution, workers)
+    job = _Job(particles, diameter, seed, initial_resolution, rotations.point_group(symmetry), workers)
     key = {"question": "refine", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
-           "seed": seed, "mask": diameter, "start": initial_resolution,
+           "seed": seed, "mask": diameter, "start": initial_resolution, "symmetry": symmetry,
            "data": fingerprint(particles, [reference])}  # fmt: skip
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     state = job.start(reference) if saved is None else _State.restored(saved)
@@ -132,9 +134,9 @@ class _State:
 class _Job:
     """What stays the same through a refinement."""
 
-    def __init__(self, particles, diameter, seed, initial_resolution, workers):
+    def __init__(self, particles, diameter, seed, initial_resolution, group, workers):
         self.particles, self.diameter, self.seed = particles, diameter, seed
-        self.initial_resolution, self.workers = initial_resolution, workers
+        self.initial_resolution, self.group, self.workers = initial_resolution, group, workers
         size_px = particles.size_px
         self.mask = maximisation.sphere(size_px, diameter / particles.pixel_size)
         self.last_shell = (size_px - 1) // 2
@@ -170,8 +172,10 @@ class _Job:
         coarse_radius = coarse_shell(order, self.particles.size_px, self.diameter / 2 / self.particles.pixel_size)
         if stage == "global":
             reach = np.clip(3 * sigma_offset / self.particles.pixel_size, 2.0, SHIFT_RANGE_PX)
-            return Sampling(order, reach, 2.0, turn=turn, coarse_radius=coarse_radius)
-        return Sampling(order, 1.5, 1.0, turn=turn, coarse_radius=coarse_radius, local_sigma=3.75, keep_views=8)
+            return Sampling(order, reach, 2.0, turn=turn, coarse_radius=coarse_radius, symmetry=self.group)
+        return Sampling(
+            order, 1.5, 1.0, turn=turn, coarse_radius=coarse_radius, local_sigma=3.75, keep_views=8, symmetry=self.group
+        )
 
     def iterate(self, state):
         began = time.perf_counter()

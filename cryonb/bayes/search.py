@@ -32,6 +32,8 @@ class Sampling:
         Frequency limit of the coarse pass in Fourier pixels.
     keep_views, keep_shifts : int
         How many coarse views go on to the fine pass, and how many shifts of each at most.
+    symmetry : Rotation, optional
+        Of a point group: a global search looks at one of each set of equivalent views.
     """
 
     order: int
@@ -42,6 +44,7 @@ class Sampling:
     coarse_radius: float = np.inf
     keep_views: int = 24
     keep_shifts: int = 3
+    symmetry: Rotation | None = None
 
     @property
     def step(self):
@@ -51,6 +54,15 @@ class Sampling:
     def views(self, *, fine=False):
         """Matrices (v, 3, 3) of the views at ψ = 0."""
         return view_matrices(self.order + int(fine), self.turn)
+
+    def distinct_views(self):
+        """Which coarse views (m,) to look at: of equivalent ones, the nearest to an arbitrary direction."""
+        directions = self.views()[:, :, 2]
+        if self.symmetry is None or len(self.symmetry) == 1:
+            return np.arange(len(directions))
+        equivalent = np.einsum("gij,vj->gvi", self.symmetry.as_matrix(), directions)
+        towards = equivalent @ np.array([0.48, 0.36, 0.8])
+        return np.flatnonzero(directions @ np.array([0.48, 0.36, 0.8]) >= towards.max(0) - 1e-9)
 
     def shifts_px(self):
         """Coarse shifts (t, 2) in pixels, and their fine children (t, 4, 2)."""

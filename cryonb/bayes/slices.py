@@ -99,7 +99,7 @@ def ring_power(squares, grid, n_harmonics):
     return np.ascontiguousarray(np.moveaxis(parts.reshape(*squares.shape[:-1], 2, n_harmonics), -2, -3))
 
 
-def insert_bank(accumulator, sums, weights, matrices, grid):
+def insert_bank(accumulator, sums, weights, matrices, grid, *, symmetry=None):
     """Insert summed polar images into a volume's accumulator: the adjoint of `fill_bank` for one volume.
 
     Parameters
@@ -112,6 +112,8 @@ def insert_bank(accumulator, sums, weights, matrices, grid):
         Even harmonics of Σ Γ · area · CTF² / σ².
     matrices : ndarray (v, 3, 3)
     grid : PolarGrid
+    symmetry : Rotation, optional
+        Of a point group: every view is inserted at all its equivalents.
     """
     n_harmonics = weights.shape[-1]
     basis = np.exp(2j * np.arange(n_harmonics)[:, None] * grid.angles)
@@ -123,4 +125,5 @@ def insert_bank(accumulator, sums, weights, matrices, grid):
         weight = np.matmul(weights[rows, 0], basis[0]) + np.matmul(weights[rows, 1], basis[1])
         weight = np.maximum(weight, 0).reshape(values.shape)
         values, weight = values / grid.n_angles, weight / grid.n_angles
-        projection.insert_slices(accumulator, values, weight, matrices[rows], grid.points)
+        for turn in np.eye(3)[None] if symmetry is None else symmetry.as_matrix():
+            projection.insert_slices(accumulator, values, weight, turn @ matrices[rows], grid.points)

@@ -28,6 +28,10 @@ def add_engine_arguments(parser, *, reference=True):
         metavar="Å",
         help="of the particle (default: 90 %% of the box)",
     )
+    if reference:
+        parser.add_argument(
+            "--symmetry", "--sym", default="C1", metavar="GROUP", help="C4, D7, T, O, I … (%(default)s)"
+        )
     parser.add_argument("--workers", "--j", type=int, default=2, help="threads (%(default)s)")
     parser.add_argument("--seed", "--random_seed", type=int, default=0, help="random seed (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

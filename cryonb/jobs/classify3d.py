@@ -39,7 +39,8 @@ def execute(options):
     found = bayes.classify_3d(
         replace(particles, poses=None) if options.ignore_angles else particles, reference, n_classes=options.classes,
         rng=options.seed, n_iterations=options.iterations, tau_fudge=options.tau2_fudge,
-        mask_diameter=options.mask_diameter, workers=options.workers, progress=not options.quiet,
+        symmetry=options.symmetry, mask_diameter=options.mask_diameter, workers=options.workers,
+        progress=not options.quiet,
         checkpoint=run.checkpoint, monitor=run.monitor,
     )  # fmt: skip
     run.write_particles(poses=found.poses, pmax=found.pmax, half=found.half, label=found.label)

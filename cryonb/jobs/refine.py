@@ -38,7 +38,8 @@ def execute(options):
     run = Run(options.out, particles)
     found = bayes.refine(
         particles, reference, rng=options.seed, initial_resolution=options.initial_resolution,
-        mask_diameter=options.mask_diameter, workers=options.workers, progress=not options.quiet,
+        symmetry=options.symmetry, mask_diameter=options.mask_diameter, workers=options.workers,
+        progress=not options.quiet,
         checkpoint=run.checkpoint, monitor=run.monitor,
     )  # fmt: skip
     run.write_particles(poses=found.poses, pmax=found.pmax, half=found.half)
