@@ -393,7 +393,7 @@ def test_embedding_without_a_gauge_follows_the_arc(turning_rotor):
     found = embed(particles, rng=0, n_components=2, n_rounds=1, progress=False)
     # which end is zero is arbitrary
     assert abs(spearmanr(found.coordinate, truth.state[:, 0]).statistic) > 0.8
-    assert found.landscape.gauge == ("arclength (covered range = 1)",)
+    assert found.landscape.gauge == ("arclength (98 % of particles: 0–1)",)
     assert not any("below 200" in note for note in found.warnings)
 
 

@@ -153,7 +153,7 @@ def test_classes_are_named_after_their_species():
     label = np.repeat([2, 0, 1], [30, 20, 10])
     accuracy, confusion = chapters.compare_classes(label, truth)
     assert accuracy == 1.0
-    assert confusion.tolist() == [[30, 0, 0], [0, 20, 10]]
+    assert confusion.tolist() == [[0, 0, 30], [20, 10, 0]]
 
 
 def test_the_truth_on_coarser_bins_keeps_its_mass():

@@ -85,7 +85,9 @@ def read_particles(path, *, root=None, pixel_size=None, size_px=None, check_imag
             path, root=root, pixel_size=pixel_size, check_images=check_images, passthrough=passthrough
         )
     if kind == "mrc":
-        raise ValueError(f"{path}: expected a STAR or .cs file, but this is an MRC file; read_stack reads images alone")
+        raise ValueError(
+            f"{path}: expected a STAR or .cs file, but this is an MRC file: images alone, with no CTF or poses"
+        )
     tables = read_star(path)
     name = particle_block(tables, path)
     metadata = tables.pop(name)
@@ -133,7 +135,7 @@ def particle_block(tables, path):
     likely = next((name for name in ("particles", "images", "") if name in tables), None)
     if likely is not None:
         columns = ", ".join(tables[likely].columns)
-        raise ValueError(f"{path}: missing column rlnImageName in data_{likely}; there are {columns}")
+        raise ValueError(f"{path}: missing column rlnImageName in data_{likely}; there are {columns or 'none'}")
     blocks = ", ".join(f"data_{name}" for name in tables)
     raise ValueError(f"{path}: expected a block of particles with column rlnImageName, got {blocks}")
 

@@ -111,7 +111,7 @@ def embed(
     gauge : RigidBodyGauge, optional
         Measures the coordinate in degrees or Å by a model of the moving body, and picks the direction in the latents
         that this motion takes. Otherwise the curve through the latents that the first diffusion coordinate orders is
-        followed, by arclength in volume space, from 0 to 1.
+        followed, by arclength in volume space, scaled so that 98 % of the particles lie between 0 and 1.
     n_components : int
         Principal volumes.
     resolution : float, optional
@@ -222,9 +222,9 @@ class _Angle:
 
 
 class _Arclength:
-    """The coordinate as the distance covered in volume space, the covered range being 1."""
+    """The coordinate as the distance covered in volume space; 98 % of the particles lie between 0 and 1."""
 
-    name = "arclength (covered range = 1)"
+    name = "arclength (98 % of particles: 0–1)"
 
     def start(self, principal, diffusion):
         embedding = principal.embedding
@@ -244,7 +244,9 @@ class _Arclength:
 
     def read(self, curves, nodes, density):
         mean = replace(curves[0], data=np.mean([curve.data for curve in curves], axis=0))
-        return np.repeat(arclength(mean)[None], len(curves), axis=0)
+        distance = arclength(mean)
+        low, high = np.interp([TAIL, 1 - TAIL], np.cumsum(density), distance)
+        return np.repeat((distance - low)[None] / (high - low), len(curves), axis=0)
 
 
 def _reader(gauge, principal):

@@ -97,6 +97,7 @@ def embedding(result, *, ax=None, color=None, label="", axes=(0, 1)):
     Returns
     -------
     Axes
+        Limited to where 99 % of the particles lie along each coordinate; how many lie outside is written in.
     """
     ax = new_axes(ax, width=4.4, height=3.4)
     points = result.coordinates
@@ -112,7 +113,21 @@ def embedding(result, *, ax=None, color=None, label="", axes=(0, 1)):
         bar = ax.figure.colorbar(shown, ax=ax, label=label)
         bar.solids.set_alpha(1)
     ax.set(xlabel=f"coordinate {axes[0] + 1}", ylabel=f"coordinate {axes[1] + 1}")
+    (left, right), (low, high) = _span_of_most(x), _span_of_most(y)
+    outside = int(((x < left) | (x > right) | (y < low) | (y > high)).sum())
+    if outside:
+        ax.set(xlim=(left, right), ylim=(low, high))
+        ax.set_title(f"{outside:,} of {len(x):,} particles lie outside", fontsize=8, color="#666666")
     return ax
+
+
+def _span_of_most(values):
+    """Where 99 % of the values lie, with some room; all of them where that costs little."""
+    low, high = np.quantile(values, [0.005, 0.995])
+    room = 0.15 * (high - low)
+    return (
+        (low - room, high + room) if np.ptp(values) > 2 * (high - low) else (values.min() - room, values.max() + room)
+    )
 
 
 @styled

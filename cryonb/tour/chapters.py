@@ -30,13 +30,13 @@ def compare_classes(label, truth):
         Fraction of particles in the class named after their species; classes beyond the species are named after
         their majority.
     confusion : ndarray (s, K) int
-        Particles of each species in each class, classes sorted by their names.
+        Particles of each species in each class, classes in their own order.
 
     Examples
     --------
     >>> accuracy, confusion = compare_classes(np.array([1, 1, 0, 0, 0]), np.array([0, 0, 1, 1, 0]))
     >>> accuracy, confusion.tolist()
-    (0.8, [[2, 1], [0, 2]])
+    (0.8, [[1, 2], [2, 0]])
     """
     n_species, n_classes = truth.max() + 1, label.max() + 1
     confusion = np.zeros((n_species, n_classes), dtype=int)
@@ -45,7 +45,7 @@ def compare_classes(label, truth):
     species, classes = linear_sum_assignment(-confusion)
     name[classes] = species
     accuracy = confusion[name, np.arange(n_classes)].sum() / len(label)
-    return float(accuracy), confusion[:, np.argsort(name, kind="stable")]
+    return float(accuracy), confusion
 
 
 def summarise(story):
@@ -194,7 +194,9 @@ def _rows(story):
                         f"Nyquist is {nyquist:.1f} Å"))  # fmt: skip
     sizes = " / ".join(f"{size:,}" for size in s["class_sizes"])
     limits = " / ".join("–" if value is None else f"{value:.1f}" for value in s["class_resolution_angstrom"])
-    rows += [Row("Particles per class", sizes), Row("Resolution per class (FSC 0.143)", f"{limits} Å")]
+    rows += [Row("Particles per class", sizes), Row("Resolution per class (FSC 0.143)", f"{limits} Å",
+             f"Nyquist, {2 * story.particles.pixel_size:.1f} Å, is the limit of these images: there, finer detail may be "
+             "left")]  # fmt: skip
     if "class_accuracy" in s:
         rows.append(Row("Class assignment right", f"{s['class_accuracy']:.1%}",
                         f"largest class alone {s['class_accuracy_chance']:.1%}; true states and poses give "
@@ -365,7 +367,7 @@ def _movies(story, folder):
 
 
 def _command(plan):
-    words = ["python -m cryonb tour", f"--out {plan.out.name}", f"--seed {plan.seed}", f"--classes {plan.n_classes}"]
+    words = ["python -m cryonb tour", f"--out {plan.out}", f"--seed {plan.seed}", f"--classes {plan.n_classes}"]
     if plan.particles is None:
         words += [f"--n {plan.n_particles}", f"--snr {plan.snr:g}"]
     else:
