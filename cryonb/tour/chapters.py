@@ -195,8 +195,7 @@ def _rows(story):
     sizes = " / ".join(f"{size:,}" for size in s["class_sizes"])
     limits = " / ".join("–" if value is None else f"{value:.1f}" for value in s["class_resolution_angstrom"])
     rows += [Row("Particles per class", sizes), Row("Resolution per class (FSC 0.143)", f"{limits} Å",
-             f"Nyquist, {2 * story.particles.pixel_size:.1f} Å, is the limit of these images: there, finer detail may be "
-             "left")]  # fmt: skip
+             f"Nyquist, {2 * story.particles.pixel_size:.1f} Å, is the finest that these images can show")]  # fmt: skip
     if "class_accuracy" in s:
         rows.append(Row("Class assignment right", f"{s['class_accuracy']:.1%}",
                         f"largest class alone {s['class_accuracy_chance']:.1%}; true states and poses give "
