@@ -181,3 +181,25 @@ def test_back_projection_gives_what_its_function_gives():
     angles = np.arange(7) * 90 / 7
     wanted = reconstruction.filtered_back_projection(reconstruction.sinogram(image, angles), angles, ramp=False)
     assert np.array_equal(panel.result, wanted) and np.allclose(panel.angles, angles)
+
+
+def test_the_iterations_panel_follows_a_run_and_scrubs_through_it(volume):
+    from cryonb import bayes
+    from cryonb.types import CTF, Particles
+
+    poses = Poses(rotations.random_rotations(40, rng=0))
+    images = projection.project(volume, poses)
+    images = images / images.std() + np.random.default_rng(0).standard_normal(images.shape)
+    particles = Particles(images.astype(np.float32), 5.0, ctf=CTF(np.full(40, 1e4), np.full(40, 1e4)), poses=poses)
+    panel = widgets.Iterations(pixel_size=5.0)
+    assert panel.result is None and bytes(panel.view.value[:4]) == PNG
+    found = bayes.classify_3d(
+        particles, volume, n_classes=2, rng=0, n_iterations=3, workers=1, progress=False, monitor=panel.monitor
+    )
+    assert panel.records == found.iterations and panel.iteration.max == 3
+    assert panel.result is found.iterations[-1]
+    last = bytes(panel.view.value)
+    panel.iteration.value = 1
+    assert panel.result is found.iterations[0] and bytes(panel.view.value) != last
+    afterwards = widgets.Iterations(found.iterations, pixel_size=5.0, volumes=found.volumes)
+    assert afterwards.result is found.iterations[-1]

@@ -5,6 +5,7 @@ Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryo
 
 from .ctf import ContrastTransfer
 from .image_formation import ImageFormation
+from .iterations import Iterations
 from .manifold import LandscapeExplorer
 from .ngl import density_scene, nglview, view
 from .reconstruction import BackProjection
@@ -15,6 +16,7 @@ __all__ = [
     "ContrastTransfer",
     "DensityMovie",
     "ImageFormation",
+    "Iterations",
     "LandscapeExplorer",
     "density_scene",
     "nglview",
