@@ -72,9 +72,10 @@ def classify_2d(
     classes' weights are chosen so that every class gets an even share: else the class that is first to show
     anything draws all particles, and few of the K classes are left. After that weights are mean posteriors.
 
-    It misleads where K is so large that classes hold few particles; look at the occupancies. The halves whose
-    correlation is reported share their alignment, so that it is somewhat too good. Neither the contrast nor the
-    norm of single images is fitted.
+    It misleads where K is so large that classes hold few particles; look at the occupancies. And images of pure
+    noise give averages that show something, at a resolution: all particles are aligned to the same references, so
+    that what is common to the halves need not be in the images. Believe a class by what it shows, not by its
+    resolution. Neither the contrast nor the norm of single images is fitted.
     """
     settings = _Settings.checked(
         particles, n_classes, n_iterations, mask_diameter, highest_resolution, tau_fudge, cross_fit, rng

@@ -175,7 +175,8 @@ class Classification2D:
     fold : ndarray (n,) int
         Particles of a fold were scored against averages of the others.
     correlation : ndarray (K, d // 2 + 1)
-        FRC of each class between averages of the even and of the odd folds; they share their alignment.
+        FRC of each class between averages of the even and of the odd folds. They were aligned to the same
+        references: pure noise has a correlation too.
     noise : ndarray (g, d // 2 + 1)
         σ² per optics group and shell.
     iterations : list of Iteration
@@ -204,7 +205,7 @@ class Classification2D:
 
     @property
     def resolution(self):
-        """Å at which the FRC of each class's halves falls below 0.143, ndarray (K,)."""
+        """Å at which the FRC of each class's halves falls below 0.143, ndarray (K,); the halves share references."""
         box = self.averages.shape[1] * self.pixel_size
         last = [np.append(np.flatnonzero(row[1:] < 0.143), len(row) - 1)[0] for row in self.correlation]
         return box / np.maximum(last, 1)
