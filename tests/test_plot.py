@@ -200,6 +200,20 @@ def test_occupancy_is_stacked_to_one_hundred(records):
     assert tops == pytest.approx([80, 100])
 
 
+def test_class_averages_come_largest_first():
+    from cryonb.bayes import Classification2D
+
+    probability = np.repeat([[1.0, 0, 0], [0, 0, 1.0], [0, 1.0, 0]], [3, 5, 2], axis=0)
+    n, spectrum = len(probability), np.ones((3, 9))
+    result = Classification2D(
+        np.random.default_rng(0).random((3, 16, 16)), 4.0, probability, np.zeros(n), np.zeros((n, 2)), np.ones(n),
+        np.zeros(n, int), spectrum, spectrum[:1], [],
+    )  # fmt: skip
+    ax = plot.class_averages(result, columns=2)
+    titles = [text.get_text() for text in ax.texts if "%" in text.get_text()]
+    assert titles == ["3: 50.0 %", "1: 30.0 %", "2: 20.0 %"] and len(ax.images) == 3
+
+
 def test_confusion_writes_every_count():
     ax = plot.confusion([[1200, 300], [200, 2300]], true_names=["free", "bound"])
     assert [text.get_text().split("\n")[0] for text in ax.texts] == ["1,200", "300", "200", "2,300"]

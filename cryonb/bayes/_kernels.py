@@ -4,8 +4,8 @@ import numba
 import numpy as np
 
 __all__ = [
-    "accumulate", "best_angle", "gather_plane", "gather_turned", "norm_harmonics", "normalise_score", "pack",
-    "select_candidates", "shifted_parts", "stack_columns", "unpack",
+    "accumulate", "add_turned", "best_angle", "gather_plane", "gather_turned", "norm_harmonics", "normalise_score",
+    "pack", "scatter_plane", "select_candidates", "shifted_parts", "stack_columns", "unpack",
 ]  # fmt: skip
 
 
@@ -34,6 +34,18 @@ def gather_plane(plane, first, weights, out):
                         row += weights[point, 0, i] * plane[y, x]
             total += weights[point, 1, j] * row
         out[point] = total
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def scatter_plane(values, first, weights, plane):
+    """Spread values at points onto a whole plane (p, p), zero frequency first: adjoint of `gather_plane`."""
+    size, width = plane.shape[0], weights.shape[2]
+    for point in range(len(values)):
+        for j in range(width):
+            y = (first[point, 1] + j) % size
+            row = weights[point, 1, j] * values[point]
+            for i in range(width):
+                plane[y, (first[point, 0] + i) % size] += weights[point, 0, i] * row
 
 
 @numba.njit(cache=True, nogil=True)
@@ -121,6 +133,37 @@ def gather_turned(packed, row, angle, n_radii, lowest, starts, out):
                     out[n, place + r] = a * c - b * s
                     out[n, place + length + r] = a * s + b * c
                 re, im = re * step_re - im * step_im, re * step_im + im * step_re
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def add_turned(turned, mass, row, lowest, starts, slices, power, lens, sums, weights, cross, norm):
+    """Add images (rows, n_packed) that are already turned and weighted to the sums of their rows.
+
+    ``mass`` (n_m, 2, rows) is Σ Γ [cos, sin] 2mψ; the rest as in `accumulate`.
+    """
+    n_radii, n_harmonics = len(cross), power.shape[3]
+    for n in range(len(row)):
+        a, total = slices[row[n]], sums[row[n]]
+        for block in range(len(lowest)):
+            first = lowest[block]
+            length = n_radii - first
+            for i in range(8):
+                place = starts[block] + 2 * length * i
+                both = np.float32(2 if block or i else 1)
+                for r in range(length):
+                    x, y = turned[n, place + r], turned[n, place + length + r]
+                    total[place + r] += x
+                    total[place + length + r] += y
+                    cross[first + r] += both * (a[place + r] * x + a[place + length + r] * y)
+        for m in range(n_harmonics):
+            c, s = mass[m, 0, n], -mass[m, 1, n]
+            both = np.float32(2 if m else 1)
+            for r in range(n_radii):
+                x = c * lens[0, r, m] - s * lens[1, r, m]
+                y = c * lens[1, r, m] + s * lens[0, r, m]
+                weights[row[n], 0, r, m] += x
+                weights[row[n], 1, r, m] += y
+                norm[r] += both * (power[row[n], 0, r, m] * x + power[row[n], 1, r, m] * y)
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)

@@ -178,6 +178,31 @@ class PolarGrid:
             _kernels.gather_plane(scipy.fft.rfft2(box), first, weights, row)
         return samples.reshape(len(images), self.n_radii, self.n_angles)
 
+    def invert(self, samples):
+        """Images from their Fourier transform at the samples of the grid: the inverse of `transform`.
+
+        Parameters
+        ----------
+        samples : ndarray (n, n_r, n_angles) complex64
+
+        Returns
+        -------
+        ndarray (n, d, d) float32: Σ_r area Σ_φ F exp(2πi k·x) over both half-planes, which is the image where it is
+        zero outside the grid's extent and has no frequency beyond the last ring.
+        """
+        size_px, padded = self.size_px, 2 * self.size_px
+        envelope = _kernel_transform((np.arange(size_px) - size_px // 2) / padded)
+        factor = 2 / (self.n_angles * envelope[:, None] * envelope) * (padded / size_px) ** 2
+        place = (np.arange(size_px) - size_px // 2) % padded
+        first, weights = _kernel_stencil(self.points)
+        weighted = (samples * self.areas[:, None]).astype(np.complex64).reshape(len(samples), -1)
+        images = np.empty((len(samples), size_px, size_px), dtype=np.float32)
+        for row, image in zip(weighted, images):
+            plane = np.zeros((padded, padded), dtype=np.complex64)
+            _kernels.scatter_plane(row, first, weights, plane)
+            image[:] = scipy.fft.ifft2(plane).real[np.ix_(place, place)] * factor
+        return images
+
     def analyse(self, samples):
         """Angular Fourier coefficients of samples on the half circle.
 

@@ -6,7 +6,10 @@ import numpy as np
 
 from cryonb.types import Poses, Volume
 
-__all__ = ["Classification", "Iteration", "Refinement", "TopPoses", "iterations_from_table", "iterations_to_table"]
+__all__ = [
+    "Classification", "Classification2D", "Iteration", "Refinement", "TopPoses", "iterations_from_table",
+    "iterations_to_table",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -200,6 +203,76 @@ class Classification:
     def __repr__(self):
         shares = " / ".join(f"{100 * share:.0f} %" for share in self.occupancy)
         return f"Classification({len(self.poses)} particles, {shares}, {len(self.iterations)} iterations)"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Classification2D:
+    """Classes of images, with their averages.
+
+    Parameters
+    ----------
+    averages : ndarray (K, d, d)
+        From all particles, CTF-corrected, regularised, within the mask.
+    pixel_size : float
+        Å.
+    probability : ndarray (n, K)
+        Posterior of each class.
+    psi : ndarray (n,)
+        In-plane angle in degrees that turns the average of a particle's class to the particle.
+    shift : ndarray (n, 2)
+        Å, as in `Poses`: the particle sits at centre − shift.
+    pmax : ndarray (n,)
+        Probability of each particle's best pose.
+    fold : ndarray (n,) int
+        Particles of a fold were scored against averages of the others.
+    correlation : ndarray (K, d // 2 + 1)
+        FRC of each class between averages of the even and of the odd folds. They were aligned to the same
+        references: pure noise has a correlation too.
+    noise : ndarray (g, d // 2 + 1)
+        σ² per optics group and shell.
+    iterations : list of Iteration
+    """
+
+    averages: np.ndarray
+    pixel_size: float
+    probability: np.ndarray
+    psi: np.ndarray
+    shift: np.ndarray
+    pmax: np.ndarray
+    fold: np.ndarray
+    correlation: np.ndarray
+    noise: np.ndarray
+    iterations: list[Iteration]
+
+    @property
+    def label(self):
+        """Most probable class of each particle, ndarray (n,) int."""
+        return self.probability.argmax(1)
+
+    @property
+    def occupancy(self):
+        """Mean posterior of each class, ndarray (K,)."""
+        return self.probability.mean(0)
+
+    @property
+    def resolution(self):
+        """Å at which the FRC of each class's halves falls below 0.143, ndarray (K,); the halves share references."""
+        box = self.averages.shape[1] * self.pixel_size
+        last = [np.append(np.flatnonzero(row[1:] < 0.143), len(row) - 1)[0] for row in self.correlation]
+        return box / np.maximum(last, 1)
+
+    @property
+    def poses(self):
+        """In-plane angle and shift of the particles as `Poses` with rot and tilt 0."""
+        from scipy.spatial.transform import Rotation
+
+        return Poses(Rotation.from_euler("z", self.psi[:, None], degrees=True), self.shift)
+
+    def __repr__(self):
+        return (
+            f"Classification2D({len(self.psi)} particles, {len(self.averages)} classes, "
+            f"best {self.resolution.min():.1f} Å, {len(self.iterations)} iterations)"
+        )
 
 
 def iterations_to_table(iterations):

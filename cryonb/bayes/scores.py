@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _kernels
 
-__all__ = ["AngleTables", "image_columns", "products", "shifted_images"]
+__all__ = ["AngleTables", "image_columns", "products", "shifted_images", "turned_images"]
 
 
 class AngleTables:
@@ -44,6 +44,19 @@ class AngleTables:
         """Scores at all angles, (n_ψ, m)."""
         even, odd = self.parts(even, odd)
         return np.concatenate([even + odd, even - odd]) if self.full_turn else even + odd
+
+    def coefficients(self, weights):
+        """Σ_ψ weights · [cos qψ, sin qψ] for even and for odd q, (n_q / 2, 2, m) each, from weights (n_ψ, m)."""
+        even = odd = weights
+        if self.full_turn:
+            half = len(weights) // 2
+            even, odd = weights[:half] + weights[half:], weights[:half] - weights[half:]
+        even, odd = (
+            (table.T @ part).reshape(-1, 2, part.shape[1]) for table, part in ((self.even, even), (self.odd, odd))
+        )
+        even[1:] *= 0.5  # the tables count q > 0 twice
+        odd *= 0.5
+        return even, odd
 
 
 def angle_table(q, angles):
@@ -123,3 +136,30 @@ def products(packed, columns, n_images, grid):
         np.matmul(left_even[:, None], right[0], out=even[rows])
         np.matmul(left_odd[:, None], right[1], out=odd[rows])
     return even, odd
+
+
+def turned_images(even, odd, columns, grid):
+    """The adjoint of `products`: images times e^(−iqψ), summed over in-plane angles and shifts.
+
+    Parameters
+    ----------
+    even, odd : ndarray (n_q / 2, 2, v, t)
+        `AngleTables.coefficients` of the weights of each slice and image.
+    columns : ndarray
+        `image_columns` of the t images.
+    grid : PolarGrid
+
+    Returns
+    -------
+    ndarray (v, n_packed) float32
+    """
+    n_images = even.shape[3]
+    turned = np.empty((even.shape[2], grid.n_packed), dtype=np.float32)
+    for block, outs in enumerate(grid.blocks(turned)):
+        right = columns[2 * n_images * grid.starts[block] : 2 * n_images * grid.starts[block + 1]]
+        right = right.reshape(2, 4, 2, -1, n_images)
+        rows = slice(4 * block, 4 * block + 4)
+        for weights, images, out in zip((even, odd), right, outs):
+            out[:] = np.matmul(weights[rows, 0], images[:, 0].swapaxes(1, 2))
+            out += np.matmul(weights[rows, 1], images[:, 1].swapaxes(1, 2))
+    return turned

@@ -6,7 +6,7 @@ import numpy as np
 
 from cryonb import projection, rotations
 
-__all__ = ["SliceBank", "fill_bank", "insert_bank", "ring_power", "view_matrices"]
+__all__ = ["SliceBank", "fill_bank", "insert_bank", "ring_power", "view_matrices", "weight_samples"]
 
 BATCH = 128  # slices whose samples are held at once
 
@@ -115,15 +115,29 @@ def insert_bank(accumulator, sums, weights, matrices, grid, *, symmetry=None):
     symmetry : Rotation, optional
         Of a point group: every view is inserted at all its equivalents.
     """
+    for start in range(0, len(matrices), BATCH):
+        rows = slice(start, start + BATCH)
+        values = grid.synthesise(sums[rows]).reshape(-1, grid.n_radii * grid.n_angles)
+        weight = weight_samples(weights[rows], grid).reshape(values.shape)
+        values, weight = values / grid.n_angles, weight / grid.n_angles
+        for turn in np.eye(3)[None] if symmetry is None else symmetry.as_matrix():
+            projection.insert_slices(accumulator, values, weight, turn @ matrices[rows], grid.points)
+
+
+def weight_samples(weights, grid):
+    """Weights on the samples of the grid from their even harmonics: the inverse of `ring_power`, never below 0.
+
+    Parameters
+    ----------
+    weights : ndarray (n, 2, n_r, n_m)
+    grid : PolarGrid
+
+    Returns
+    -------
+    ndarray (n, n_r, n_angles)
+    """
     n_harmonics = weights.shape[-1]
     basis = np.exp(2j * np.arange(n_harmonics)[:, None] * grid.angles)
     basis *= np.where(np.arange(n_harmonics) == 0, 1, 2)[:, None]
     basis = np.stack([basis.real, -basis.imag]).astype(np.float32)
-    for start in range(0, len(matrices), BATCH):
-        rows = slice(start, start + BATCH)
-        values = grid.synthesise(sums[rows]).reshape(-1, grid.n_radii * grid.n_angles)
-        weight = np.matmul(weights[rows, 0], basis[0]) + np.matmul(weights[rows, 1], basis[1])
-        weight = np.maximum(weight, 0).reshape(values.shape)
-        values, weight = values / grid.n_angles, weight / grid.n_angles
-        for turn in np.eye(3)[None] if symmetry is None else symmetry.as_matrix():
-            projection.insert_slices(accumulator, values, weight, turn @ matrices[rows], grid.points)
+    return np.maximum(np.matmul(weights[:, 0], basis[0]) + np.matmul(weights[:, 1], basis[1]), 0)

@@ -4,8 +4,9 @@ import numpy as np
 
 from .ctf import resolution_axis
 from .style import new_axes, styled
+from .volumes import images
 
-__all__ = ["angular_error", "confusion", "iterations", "occupancy", "shell_spectra"]
+__all__ = ["angular_error", "class_averages", "confusion", "iterations", "occupancy", "shell_spectra"]
 
 FIRST, SECOND = "#0072B2", "#D55E00"
 
@@ -75,6 +76,32 @@ def occupancy(records, *, ax=None, names=None):
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
     return ax
+
+
+@styled
+def class_averages(result, *, ax=None, columns=None):
+    """The averages of a 2D classification, the most populous class first, with its number and share.
+
+    Parameters
+    ----------
+    result : Classification2D
+    ax : Axes, optional
+    columns : int, optional
+        Averages in a row; up to eight by default.
+
+    Returns
+    -------
+    Axes
+
+    Notes
+    -----
+    Each average is stretched by itself: grey values cannot be compared between them.
+    """
+    order = np.argsort(-result.occupancy, kind="stable")
+    titles = [f"{k + 1}: {100 * result.occupancy[k]:.1f} %" for k in order]
+    return images(
+        result.averages[order], pixel_size=result.pixel_size, ax=ax, titles=titles, columns=columns, limits="each"
+    )
 
 
 @styled
