@@ -247,8 +247,8 @@ def _padded_transform(data):
 def _check_pair(moving, fixed):
     if moving.size_px != fixed.size_px or abs(moving.voxel_size / fixed.voxel_size - 1) > 1e-3:
         raise ValueError(
-            f"volumes must have the same box and voxel size, got {moving.size_px} voxels of {moving.voxel_size:g} Å and "
-            f"{fixed.size_px} voxels of {fixed.voxel_size:g} Å"
+            f"volumes must have the same box and voxel size, got {moving.size_px} voxels of {moving.voxel_size:g} Å "
+            f"and {fixed.size_px} voxels of {fixed.voxel_size:g} Å"
         )
     for name, volume in (("moving", moving), ("fixed", fixed)):
         if not np.isfinite(volume.data).all() or volume.data.std() == 0:

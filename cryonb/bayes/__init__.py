@@ -1,17 +1,18 @@
 """Maximum-a-posteriori refinement and classification (Scheres 2012) on polar Fourier grids.
 
 One expectation and one maximisation, adjoint to each other (`expectation`, `maximisation`), and the questions that
-they answer: `refine` and `classify_3d`.
+they answer: `initial_model`, `refine` and `classify_3d`.
 """
 
 from .classify import classify_3d
 from .expectation import Model, Posterior, Statistics, expectation
+from .initial_model import InitialModel, initial_model
 from .polar import PolarGrid
 from .records import Classification, Iteration, Refinement
 from .refine import refine
 from .search import Sampling
 
 __all__ = [
-    "Classification", "Iteration", "Model", "PolarGrid", "Posterior", "Refinement", "Sampling", "Statistics",
-    "classify_3d", "expectation", "refine",
+    "Classification", "InitialModel", "Iteration", "Model", "PolarGrid", "Posterior", "Refinement", "Sampling", "Statistics",
+    "classify_3d", "expectation", "initial_model", "refine",
 ]  # fmt: skip
