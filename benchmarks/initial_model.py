@@ -14,7 +14,6 @@ import time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
-
 from scipy.spatial.transform import Rotation  # noqa: E402
 
 from cryonb import alignment, bayes, resolution, rotations, samples, simulate  # noqa: E402

@@ -1,9 +1,10 @@
 """Maximum-a-posteriori refinement and classification (Scheres 2012) on polar Fourier grids.
 
 One expectation and one maximisation, adjoint to each other (`expectation`, `maximisation`), and the questions that
-they answer: `initial_model`, `refine` and `classify_3d`.
+they answer: `initial_model`, `refine` and `classify_3d`; beside them, for comparison, the old method (`baseline`).
 """
 
+from . import baseline
 from .classify import classify_3d
 from .expectation import Model, Posterior, Statistics, expectation
 from .initial_model import InitialModel, initial_model
@@ -13,6 +14,6 @@ from .refine import refine
 from .search import Sampling
 
 __all__ = [
-    "Classification", "InitialModel", "Iteration", "Model", "PolarGrid", "Posterior", "Refinement", "Sampling", "Statistics",
-    "classify_3d", "expectation", "initial_model", "refine",
+    "Classification", "InitialModel", "Iteration", "Model", "PolarGrid", "Posterior", "Refinement", "Sampling",
+    "Statistics", "baseline", "classify_3d", "expectation", "initial_model", "refine",
 ]  # fmt: skip
