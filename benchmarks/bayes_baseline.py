@@ -6,8 +6,8 @@ Simulated ribosomes at 6.3 Å (64 px; 48 px of 8.4 Å with --quick), both method
 constants of projection matching are tuned on a set of particles of their own, by the truth, which no user has. True
 FSC is that of a map, aligned, with the truth; a method's own FSC is that of its half maps, here as √(2f/(1+f)), what it
 promises of the joined map. Over-fitting is reported minus true resolution in Å, negative when too good, and the
-promised FSC less the true one, averaged over shells. Then pure noise is refined from the ribosome at 60 Å (and at 30 Å).
-Prints one JSON object last.
+promised FSC less the true one, averaged over shells. Then pure noise is refined from the ribosome at 60
+and, but for --quick, at 30 Å. Prints one JSON object last.
 """
 
 import argparse
@@ -124,7 +124,8 @@ def main():
     setting = Setting(options)
     tuning = bayes.baseline.tune(
         setting.particles(500, options.particles), setting.truth, setting.truth, rng=0,
-        wiener=(0.1, 1.0, 10.0)[: 2 if options.quick else 3], low_pass=(2.0, 5.0) if options.quick else (0.0, 3.0, 6.0, 10.0),
+        wiener=(0.1, 1.0, 10.0)[: 2 if options.quick else 3],
+        low_pass=(2.0, 5.0) if options.quick else (0.0, 3.0, 6.0, 10.0),
         n_iterations=3 if options.quick else 6, n_local=1 if options.quick else 2, **setting.common,
     )  # fmt: skip
     print(tuning, tuning.agreement.round(4).tolist(), flush=True)

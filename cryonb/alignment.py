@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import scipy.fft
 from scipy.ndimage import map_coordinates
@@ -20,6 +21,7 @@ APART = 20.0  # degrees between candidates
 FIRST_STEP = 5.0  # degrees, of the climb
 VOXELS_PER_DEGREE = 0.25
 PADDING = 2
+EDGE_PX = 3  # of the sphere that fills the box
 BATCH = 512
 
 
@@ -81,8 +83,8 @@ def align_volumes(moving, fixed, *, hand=True, resolution=None):
     -----
     What is maximised is the mean over the shells of the Fourier shell correlation, to which strong and weak shells
     count alike: all rotations 15° apart at the coarsest seven shells, each at its best shift by fast correlation
-    over the whole box, then the best twelve of either hand downhill in six parameters. No mask is applied: what is in
-    the corners counts, and a volume of noise finds its best rotation too (see ``agreement``).
+    over the whole box, then the best twelve of either hand uphill in six parameters. What lies outside the sphere that
+    fills the box is left out of the moving volume. A volume of noise finds its best rotation too: see ``agreement``.
 
     Examples
     --------
@@ -152,7 +154,7 @@ class _Pair:
 
     def __init__(self, moving, fixed, shells):
         self.size_px = fixed.size_px
-        self.grid = int(3 * shells + 1) // 2 * 2  # sampling of the shifts: the box in steps of 2/3 of the finest wave
+        self.grid = 3 * shells + shells % 2  # sampling of the shifts: two thirds of half the finest wave
         kz, ky, kx = np.meshgrid(*[np.arange(-shells, shells + 1)] * 2, np.arange(shells + 1), indexing="ij")
         radius = np.sqrt(kx**2 + ky**2 + kz**2)
         inside = (radius > 0.5) & (radius < shells + 0.5)
@@ -160,8 +162,8 @@ class _Pair:
         shell = np.rint(radius[inside]).astype(int)
         twice = np.where(self.points[:, 0] > 0, 2, 1)  # the partners at −k; of kx = 0 both are among the points
         data = _padded_transform(moving.data)
-        keep = PADDING * (shells + 1) + 1
         middle = data.shape[0] // 2
+        keep = min(PADDING * (shells + 1) + 1, middle - 1)
         self.data = np.ascontiguousarray(data[(slice(middle - keep, middle + keep + 1),) * 2 + (slice(0, keep + 1),)])
         target = fourier.transform(fixed.data)
         c = self.size_px // 2
@@ -176,13 +178,9 @@ class _Pair:
 
     def slices(self, matrices):
         """The moving volume's transform at R⁻¹k, (n, m)."""
-        place = PADDING * (self.points @ matrices.astype(np.float32))  # (n, m, 3)
-        mirrored = place[..., 0] < 0
-        place = np.where(mirrored[..., None], -place, place).reshape(-1, 3)
-        middle = self.data.shape[0] // 2
-        values = map_coordinates(self.data, [place[:, 2] + middle, place[:, 1] + middle, place[:, 0]], order=1)
-        values = values.reshape(mirrored.shape)
-        return np.where(mirrored, values.conj(), values)
+        values = np.empty((len(matrices), len(self.points)), dtype=np.complex64)
+        _gather(self.data, np.ascontiguousarray(PADDING * matrices, dtype=np.float32), self.points, values)
+        return values
 
     def best_shifts(self, matrices):
         """Score (n,) of rotations at their best shift, and that shift (n, 3) in voxels: x, y, z."""
@@ -224,8 +222,9 @@ def _best_of(coarse, fine):
     scores, shifts = zip(*[coarse.best_shifts(matrices[i : i + BATCH]) for i in range(0, len(matrices), BATCH)])
     scores, shifts = np.concatenate(scores), np.concatenate(shifts)
     starts = []
+    apart = 1 + 2 * np.cos(np.radians(APART))  # trace of the rotation between two candidates
     for i in np.argsort(-scores):
-        if all(rotations.angular_distance(grid[i], grid[j])[0] > APART for j in starts):
+        if (np.einsum("nij,ij->n", matrices[starts], matrices[i]) < apart).all():
             starts.append(int(i))
         if len(starts) == CANDIDATES:
             break
@@ -233,9 +232,42 @@ def _best_of(coarse, fine):
     return max((fine.climb(*entry[1:]) for entry in climbed[:FINALISTS]), key=lambda entry: entry[0])
 
 
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _gather(data, matrices, points, values):
+    """Trilinear interpolation of a half-grid [kz, ky, kx ≥ 0], kz and ky centred, at the rows points · matrix."""
+    centre = data.shape[0] // 2
+    for n in range(len(matrices)):
+        for m in range(len(points)):
+            x, y, z = np.float32(0), np.float32(0), np.float32(0)
+            for i in range(3):
+                x += points[m, i] * matrices[n, i, 0]
+                y += points[m, i] * matrices[n, i, 1]
+                z += points[m, i] * matrices[n, i, 2]
+            mirrored = x < 0
+            if mirrored:
+                x, y, z = -x, -y, -z
+            y += centre
+            z += centre
+            x0, y0, z0 = int(x), int(y), int(z)
+            fx, fy, fz = x - np.float32(x0), y - np.float32(y0), z - np.float32(z0)
+            total = np.complex64(0)
+            for k in range(2):
+                for j in range(2):
+                    weight = (fz if k else 1 - fz) * (fy if j else 1 - fy)
+                    low, high = data[z0 + k, y0 + j, x0], data[z0 + k, y0 + j, x0 + 1]
+                    total += np.float32(weight * (1 - fx)) * low + np.float32(weight * fx) * high
+            values[n, m] = np.conj(total) if mirrored else total
+
+
 def _padded_transform(data):
-    """Transform of a padded volume, ``[kz, ky, kx ≥ 0]``, ready for trilinear interpolation."""
+    """Transform of a padded volume, ``[kz, ky, kx ≥ 0]``, ready for trilinear interpolation.
+
+    What does not turn with the particle goes first: the grey level around it, and the corners of the box.
+    """
     size_px = len(data)
+    radius = fourier.radius_px(size_px, ndim=3)
+    rim = np.clip((size_px / 2 - radius) / EDGE_PX, 0, 1)
+    data = (data - data[radius > size_px / 2].mean()) * rim
     envelope = np.sinc((np.arange(size_px) - size_px // 2) / (PADDING * size_px)) ** 2
     padded = PADDING * size_px
     start = padded // 2 - size_px // 2

@@ -83,7 +83,7 @@ class Tuning:
     wieners, low_passes : ndarray (a,), (b,)
         The grid.
     agreement : ndarray (a, b)
-        Mean FSC of each result with the truth, over all shells.
+        Mean FSC of each result, before the low-pass filter, with the truth, over all shells.
     """
 
     wiener: float
@@ -190,13 +190,15 @@ def tune(particles, reference, truth, *, rng, wiener=(1.0, 10.0, 100.0), low_pas
     wieners, low_passes = np.asarray(wiener, dtype=float), np.asarray(low_pass, dtype=float)
     if wieners.ndim != 1 or low_passes.ndim != 1 or not wieners.size or not low_passes.size:
         raise ValueError("wiener and low_pass must be sequences of one or more numbers")
-    model.check_input(particles, [reference, truth], options.get("mask_diameter"))
+    diameter = model.check_input(particles, [reference, truth], options.get("mask_diameter"))
+    mask = maximisation.sphere(particles.size_px, diameter / particles.pixel_size)
     seed = int(np.random.default_rng(rng).integers(2**62))
     agreement = np.empty((len(wieners), len(low_passes)))
     for i, a in enumerate(wieners):
         for j, b in enumerate(low_passes):
             found = refine(particles, reference, rng=seed, wiener=a, low_pass=b, **options)
-            agreement[i, j] = maximisation.correlation(found.volume.data, truth.data)[1:].mean()
+            unfiltered = (found.half_maps[0].data + found.half_maps[1].data) * mask
+            agreement[i, j] = maximisation.correlation(unfiltered, truth.data * mask)[1:].mean()
     i, j = np.unravel_index(agreement.argmax(), agreement.shape)
     return Tuning(float(wieners[i]), float(low_passes[j]), wieners, low_passes, agreement)
 
