@@ -18,8 +18,7 @@ def body():
     return samples.blobs(30, radius=80.0, sigma=9.0, rng=5).volume(32, PIXEL)
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("size_px", [32, 27])
+@pytest.mark.parametrize(("size_px", "mirrored"), [(32, False), (27, True)])
 def test_planted_rotation_shift_and_hand_come_back(size_px, mirrored):
     body = samples.blobs(30, radius=70.0, sigma=9.0, rng=5).volume(size_px, PIXEL)
     rng = np.random.default_rng(size_px + mirrored)

@@ -126,8 +126,8 @@ def initial_model(
     """
     diameter = check_input(particles, [], mask_diameter)
     _check_counts(len(particles), n_classes, n_batches, batch_size)
-    first = float(initial_resolution or diameter / STARTING)
     last = float(final_resolution or max(diameter / ENDING, 2.1 * particles.pixel_size))
+    first = float(initial_resolution or max(diameter / STARTING, last))
     if not 2 * particles.pixel_size < last <= first <= diameter:
         raise ValueError(
             f"expected {2 * particles.pixel_size:g} Å < final_resolution ≤ initial_resolution ≤ the mask's diameter, "
