@@ -21,6 +21,7 @@ APART = 20.0  # degrees between candidates
 FIRST_STEP = 5.0  # degrees, of the climb
 VOXELS_PER_DEGREE = 0.25
 PADDING = 2
+FAINT = 1e-6  # of the strongest shell's power: what holds less is rounding, not structure
 EDGE_PX = 3  # of the sphere that fills the box
 BATCH = 512
 
@@ -82,15 +83,16 @@ def align_volumes(moving, fixed, *, hand=True, resolution=None):
     Notes
     -----
     What is maximised is the mean over the shells of the Fourier shell correlation, to which strong and weak shells
-    count alike: all rotations 15° apart at the coarsest seven shells, each at its best shift by fast correlation
-    over the whole box, then the best twelve of either hand uphill in six parameters. What lies outside the sphere that
-    fills the box is left out of the moving volume. A volume of noise finds its best rotation too: see ``agreement``.
+    count alike, but for those with less than a millionth of the strongest one's power. All rotations 15° apart are
+    tried at the coarsest seven shells, each at its best shift by fast correlation over the whole box; then the best
+    twelve of either hand climb in six parameters. What lies outside the sphere that fills the box is left out of the
+    moving volume. A volume of noise finds its best rotation too: see ``agreement``.
 
     Examples
     --------
     >>> rng = np.random.default_rng(0)
     >>> x, y, z = (axis - 12 for axis in np.indices((24, 24, 24))[::-1])
-    >>> body = sum(np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 8) for a, b, c in rng.normal(0, 3, (8, 3)))
+    >>> body = sum(np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / 4) for a, b, c in rng.normal(0, 2.5, (8, 3)))
     >>> fixed = Volume(body, 4.0)
     >>> turn = Rotation.from_euler("ZYZ", [30, 50, 70], degrees=True)
     >>> found = align_volumes(transform_volume(fixed, turn.inv()), fixed)
@@ -172,6 +174,7 @@ class _Pair:
             np.bincount(shell, twice * np.abs(values) ** 2, shells + 1)
             for values in (target, self.slices(np.eye(3)[None])[0])
         ]
+        power = [spectrum + FAINT * spectrum.max() for spectrum in power]
         norm = np.sqrt(power[0] * power[1])[shell]
         weight = np.divide(twice, shells * norm, out=np.zeros(len(norm)), where=norm > 0)
         self.target = (target.conj() * weight).astype(np.complex64)
