@@ -139,7 +139,7 @@ def test_particles_that_cannot_be_used(planted, body, change, message):
         ({"batch_size": 30}, "a batch of 30 needs at least as many particles, got 20: set batch_size"),
         ({"n_classes": 21}, "21 classes need batches"),
         ({"n_batches": 0}, "must be 1 or more"),
-        ({"final_resolution": 100.0}, "final_resolution ≤ initial_resolution"),
+        ({"final_resolution": 100.0, "initial_resolution": 60.0}, "final_resolution ≤ initial_resolution"),
         ({"final_resolution": 10.0}, "16 Å < final_resolution"),
         ({"mask_diameter": 900.0}, "mask_diameter must be between"),
     ],
