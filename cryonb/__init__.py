@@ -12,7 +12,7 @@ _NOUNS = ("AtomicModel", "CTF", "Embedding", "EnergyLandscape", "Micrograph", "P
 _ROOMS = (
     "fourier", "rotations",
     "types",
-    "io", "ctf", "projection", "filters", "parallel",
+    "io", "ctf", "projection", "filters", "alignment", "parallel",
     "samples", "simulate", "bayes", "reconstruction", "resolution", "manifold",
     "plot", "widgets", "tour",
 )  # fmt: skip

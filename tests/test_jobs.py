@@ -99,6 +99,20 @@ def test_classes_around_the_refined_poses(files, refined, tmp_path):
     assert (found.metadata["rlnRandomSubset"] == before).all()
 
 
+def test_classes_and_a_first_volume_from_the_particles_alone(files, tmp_path):
+    folder, _, _ = files
+    star = str(folder / "particles.star")
+    flat, first = tmp_path / "flat", tmp_path / "first"
+    assert main(["classify2d", "--i", star, "--K", "4", "--iter", "3", "--o", str(flat), *QUICK]) == 0
+    assert io.read_stack(flat / "run_classes.mrcs").shape == (4, SIZE, SIZE)
+    found = io.read_particles(flat / "run_data.star")
+    assert set(found.metadata["rlnClassNumber"]) <= {"1", "2", "3", "4"} and "rlnAnglePsi" in found.metadata
+    assert main(["initial-model", "--i", star, "--batches", "3", "--o", str(first), *QUICK]) == 0
+    volume = io.read_volume(first / "run_class001.mrc")
+    assert volume.size_px == SIZE and volume.voxel_size == pytest.approx(PIXEL)
+    assert io.read_particles(first / "run_data.star").poses is not None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -14,7 +14,7 @@ import yaml
 LAYERS = [
     ["fourier", "rotations"],
     ["types"],
-    ["io", "ctf", "projection", "filters", "parallel"],
+    ["io", "ctf", "projection", "filters", "alignment", "parallel"],
     ["samples", "simulate", "bayes", "reconstruction", "resolution", "manifold"],
     ["plot"],
     ["widgets"],

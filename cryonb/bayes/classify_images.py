@@ -10,7 +10,7 @@ from cryonb import filters, parallel
 
 from . import maximisation
 from .averages import AverageTask, average_expectation, count_angles, random_averages, solve_averages
-from .model import check_input, initial_noise
+from .model import check_input, fingerprint, initial_noise
 from .observations import count_harmonics
 from .polar import PolarGrid
 from .records import Classification2D, Iteration, iterations_from_table, iterations_to_table
@@ -85,6 +85,7 @@ def classify_2d(
         "n": len(particles),
         "box": particles.size_px,
         "pixel": particles.pixel_size,
+        "data": fingerprint(particles, []),
     }
     job = _Job(particles, settings, workers)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)

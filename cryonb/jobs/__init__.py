@@ -3,11 +3,13 @@
 Every job is a module with ``add_arguments(parser)`` and ``execute(options)``, which returns the numbers of its summary.
 """
 
-from . import classify3d, refine, resolution
+from . import classify2d, classify3d, initial_model, refine, resolution
 
-__all__ = ["COMMANDS", "classify3d", "refine", "resolution"]
+__all__ = ["COMMANDS", "classify2d", "classify3d", "initial_model", "refine", "resolution"]
 
 COMMANDS = {
+    "classify2d": (classify2d, "sort particles by what they show, and average them"),
+    "initial-model": (initial_model, "a first volume, from the particles alone"),
     "refine": (refine, "gold-standard refinement of orientations and a volume"),
     "classify3d": (classify3d, "sort particles into 3D classes"),
     "resolution": (resolution, "how much of two half maps, or of a map against a model, to believe"),

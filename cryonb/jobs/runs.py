@@ -96,14 +96,14 @@ class Run:
             )
         return tables
 
-    def write_particles(self, *, poses, pmax, half, label=None):
+    def write_particles(self, *, poses, pmax, half=None, label=None):
         """``run_data.star``: all columns that came, with what was found.
 
         Parameters
         ----------
         poses : Poses
         pmax : ndarray (n,)
-        half : ndarray (n,) int
+        half : ndarray (n,) int, optional
         label : ndarray (n,) int, optional
             Class from 0; all in the first by default.
         """
@@ -112,7 +112,8 @@ class Run:
             metadata = self.particles.metadata.copy()
         label = np.zeros(len(poses), dtype=int) if label is None else label
         metadata["rlnClassNumber"] = (label + 1).astype(str)
-        metadata["rlnRandomSubset"] = (half + 1).astype(str)
+        if half is not None:
+            metadata["rlnRandomSubset"] = (half + 1).astype(str)
         metadata["rlnMaxValueProbDistribution"] = number_text(pmax)
         io.write_particles(replace(self.particles, poses=poses, metadata=metadata), self.folder / "run_data.star")
 

@@ -1,0 +1,48 @@
+"""``python -m cryonb classify2d``: particles by what they show, with no reference."""
+
+import numpy as np
+
+from .arguments import add_engine_arguments, read_particles
+from .runs import Run
+
+__all__ = ["add_arguments", "execute"]
+
+
+def add_arguments(parser):
+    """Arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    """
+    add_engine_arguments(parser, reference=False)
+    parser.add_argument("--classes", "--K", type=int, required=True, metavar="K")
+    parser.add_argument("--iterations", "--iter", type=int, default=25, metavar="N", help="at most (%(default)s)")
+    parser.add_argument("--tau2-fudge", "--tau2_fudge", type=float, default=1.0, metavar="T", help="(%(default)s)")
+
+
+def execute(options):
+    """Run the job.
+
+    Returns
+    -------
+    dict : the summary
+    """
+    from .. import bayes, io
+
+    particles = read_particles(options)
+    run = Run(options.out, particles)
+    found = bayes.classify_2d(
+        particles, n_classes=options.classes, rng=options.seed, n_iterations=options.iterations,
+        tau_fudge=options.tau2_fudge, mask_diameter=options.mask_diameter, workers=options.workers,
+        progress=not options.quiet, checkpoint=run.checkpoint,
+    )  # fmt: skip
+    run.write_particles(poses=found.poses, pmax=found.pmax, label=found.label)
+    io.write_stack(found.averages, options.out / "run_classes.mrcs", found.pixel_size)
+    numbers = {
+        "particles": len(particles), "class_sizes": np.bincount(found.label, minlength=options.classes).tolist(),
+        "iterations": len(found.iterations), "mean_pmax": round(float(found.pmax.mean()), 3),
+        "seconds": round(sum(record.seconds for record in found.iterations), 1),
+    }  # fmt: skip
+    run.write_summary(numbers)
+    return numbers

@@ -1,0 +1,48 @@
+"""``python -m cryonb initial-model``: a first volume from the particles alone, up to its hand."""
+
+import numpy as np
+
+from .arguments import add_engine_arguments, read_particles
+from .runs import Run
+
+__all__ = ["add_arguments", "execute"]
+
+
+def add_arguments(parser):
+    """Arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    """
+    add_engine_arguments(parser, reference=False)
+    parser.add_argument("--classes", "--K", type=int, default=1, metavar="K", help="volumes (%(default)s)")
+    parser.add_argument("--batches", type=int, default=200, metavar="N", help="mini-batches (%(default)s)")
+
+
+def execute(options):
+    """Run the job.
+
+    Returns
+    -------
+    dict : the summary
+    """
+    from .. import bayes, io
+
+    particles = read_particles(options)
+    run = Run(options.out, particles)
+    found = bayes.initial_model(
+        particles, rng=options.seed, n_classes=options.classes, n_batches=options.batches,
+        mask_diameter=options.mask_diameter, workers=options.workers, progress=not options.quiet,
+        checkpoint=run.checkpoint,
+    )  # fmt: skip
+    label = found.probability.argmax(1)
+    run.write_particles(poses=found.poses, pmax=found.pmax, label=label)
+    for k, volume in enumerate(found.volumes):
+        io.write_volume(volume, options.out / f"run_class{k + 1:03d}.mrc")
+    numbers = {
+        "particles": len(particles), "class_sizes": np.bincount(label, minlength=options.classes).tolist(),
+        "low_pass_angstrom": round(float(found.resolution), 2), "mean_pmax": round(float(found.pmax.mean()), 3),
+    }  # fmt: skip
+    run.write_summary(numbers)
+    return numbers
