@@ -98,7 +98,7 @@ def test_chunks_threads_and_lazy_images_give_the_same_volume(monkeypatch, tmp_pa
             return particles.images[self.rows]
 
     lazy = Particles(Lazy(np.arange(300)), particles.pixel_size, particles.ctf, particles.poses)
-    checkpoint = Checkpoint(tmp_path / "sum.npz", every=0)
+    checkpoint = Checkpoint(tmp_path / "sum.npz", key="the sums", every=0)
     for options in ({}, {"workers": 2}, {"checkpoint": checkpoint}):
         found = reconstruct(lazy, progress=False, **options)
         np.testing.assert_allclose(found.data, whole.data, atol=1e-5 * whole.data.max())
