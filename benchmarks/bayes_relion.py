@@ -5,7 +5,7 @@
 prints one JSON object last. 64 px of 6.3 Å, SNR 0.2, defocus 1–2.5 µm, shifts of 1.5 px rms, from the shipped ribosome:
 
 - refine: 1,000 particles of one state from the 60 Å reference;
-- classes: 2,000 particles of four states (80S with a factor 50 %, turned by 6° without 20 %, without 20 %, 60S alone 10 %),
+- classes: 2,000 particles of four states (80S with a factor 50 %, turned by 6° without 20 %, without 20 %, 60S 10 %),
   given the true poses and given none, beside an oracle that has the true volumes and poses;
 - null: 2,000 images of pure noise (1,000 with --quick) from the ribosome: what resolution is reported.
 
@@ -79,20 +79,21 @@ def refine(options, seed, folder):
     numbers = {"ours_cpu_seconds": cpu, "ours_reported_angstrom": round(found.resolution, 2)}
     numbers |= {f"ours_{k}": v for k, v in pose_errors(truth.poses, found.poses, found.volume, reference).items()}
     if options.relion and shutil.which("relion_refine_mpi"):
+        (folder / "out").mkdir()
         io.write_particles(particles, folder / "particles.star")
         io.write_volume(reference, folder / "reference.mrc")
         command = [
             "mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3", "relion_refine_mpi", "--i", "particles.star",
-            "--ref", "reference.mrc", "--o", "refine", "--auto_refine", "--split_random_halves", "--ini_high", "60",
+            "--ref", "reference.mrc", "--o", "out/refine", "--auto_refine", "--split_random_halves", "--ini_high", "60",
             "--ctf", "--ctf_corrected_ref", "--particle_diameter", str(DIAMETER), "--flatten_solvent", "--zero_mask",
             "--oversampling", "1", "--healpix_order", "2", "--auto_local_healpix_order", "4", "--offset_range", "5",
             "--offset_step", "2", "--sym", "C1", "--low_resol_join_halves", "40", "--norm", "--scale", "--j", "1",
             "--dont_check_norm", "--firstiter_cc", "--random_seed", "1",
         ]  # fmt: skip
         _, cpu = cpu_of(lambda: relion(command, folder))
-        theirs = io.read_particles(folder / "refine_data.star", root=folder)
+        theirs = io.read_particles(folder / "out" / "refine_data.star", root=folder)
         back = matching_rows(theirs, particles)
-        volume = io.read_volume(folder / "refine_class001.mrc")
+        volume = io.read_volume(folder / "out" / "refine_class001.mrc")
         numbers |= {"relion_cpu_seconds": cpu, "speedup_cpu": round(cpu / numbers["ours_cpu_seconds"], 1)}
         poses = theirs[back].poses
         numbers |= {f"relion_{k}": v for k, v in pose_errors(truth.poses, poses, volume, reference).items()}
