@@ -110,6 +110,14 @@ def test_two_classes_share_the_particles(planted):
     assert len(result.volumes) == 2 and result.occupancy.sum() == pytest.approx(1)
 
 
+def test_a_monitor_sees_every_batch(planted):
+    seen = []
+    options = SHORT | {"n_batches": 3, "monitor": lambda record, volumes: seen.append((record, volumes))}
+    result = bayes.initial_model(planted[0][:40], **options)
+    assert [record.number for record, _ in seen] == [1, 2, 3, 4]
+    assert seen[0][1][0].size_px == SIZE and np.array_equal(seen[-1][1][0].data, result.volumes[0].data)
+
+
 def test_images_are_reduced_when_read(planted):
     images = planted[0].images
     reduced = _ReducedImages(images, 20)

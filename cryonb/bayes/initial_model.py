@@ -77,7 +77,7 @@ class InitialModel:
 
 def initial_model(
     particles, *, rng, n_classes=1, n_batches=200, batch_size=100, mask_diameter=None, initial_resolution=None,
-    final_resolution=None, workers="threads", progress=True, checkpoint=None,
+    final_resolution=None, workers="threads", progress=True, checkpoint=None, monitor=None,
 ):  # fmt: skip
     """Volumes from particles alone, from a start that knows nothing of them.
 
@@ -101,6 +101,8 @@ def initial_model(
         As in `refine`.
     checkpoint : path, optional
         Saved every ten batches; the same call resumes from it to the same result.
+    monitor : callable, optional
+        Called after each batch with its `Iteration` and the volumes of the classes.
 
     Returns
     -------
@@ -150,6 +152,8 @@ def initial_model(
         done = len(state.iterations)
         if checkpoint is not None and (done % SAVE_EVERY == 0 or done > n_batches):
             parallel.save_checkpoint(checkpoint, state.saved(), key=key)
+        if monitor is not None:
+            monitor(state.iterations[-1], job.volumes(state))
         bar.update()
         bar.set_postfix_str(f"{state.iterations[-1].resolution:.0f} Å, Pmax {state.iterations[-1].pmax:.2f}")
     bar.close()
@@ -343,14 +347,17 @@ class _Job:
         state.maps = np.stack(maps)
         return np.stack(priors)
 
-    def result(self, state):
+    def volumes(self, state):
+        """In the box of the particles."""
         size_px = self.full.size_px
         factor = self.particles.size_px / size_px  # a projection sums more, smaller voxels
-        volumes = [
+        return tuple(
             Volume(filters.resample(Volume(data, 1.0), size_px).data * factor, self.full.pixel_size)
             for data in state.maps
-        ]
+        )
+
+    def result(self, state):
         return InitialModel(
-            tuple(volumes), Poses(Rotation.from_matrix(state.matrices), state.shift), state.probability, state.pmax,
-            state.log_evidence, self.settings.last_resolution, state.iterations,
+            self.volumes(state), Poses(Rotation.from_matrix(state.matrices), state.shift), state.probability,
+            state.pmax, state.log_evidence, self.settings.last_resolution, state.iterations,
         )  # fmt: skip
