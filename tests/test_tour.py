@@ -97,18 +97,8 @@ def test_another_tour_in_the_same_folder_is_refused(finished, capsys):
     assert "another tour" in capsys.readouterr().err
 
 
-def test_a_tour_of_own_particles_with_their_angles(finished, tmp_path):
-    """RELION files with angles: no reference needed, no truth, and the report says what it cannot check."""
-    star = finished / "particles" / "classified.star"
-    out = tmp_path / "own"
-    assert main(["tour", "--particles", str(star), "--out", str(out), "--classes", "2", "--quiet"]) == 0
-    found = numbers(out)
-    assert found["particles"] == N and "class_accuracy" not in found
-    page = (out / "report.html").read_text()
-    assert "cannot check" in page and "there is no truth" in page
-
-
-def test_a_class_that_ends_empty_is_told_and_not_drawn(finished, tmp_path, monkeypatch):
+def test_a_tour_of_own_particles_with_their_angles(finished, tmp_path, monkeypatch):
+    """RELION files with angles: no reference needed, no truth; a class that ends empty is told and not drawn."""
     classify = bayes.classify_3d
 
     def all_in_the_first(*args, **options):
@@ -118,10 +108,13 @@ def test_a_class_that_ends_empty_is_told_and_not_drawn(finished, tmp_path, monke
     monkeypatch.setattr(bayes, "classify_3d", all_in_the_first)
     star, out = finished / "particles" / "classified.star", tmp_path / "own"
     assert main(["tour", "--particles", str(star), "--out", str(out), "--classes", "2", "--quiet"]) == 0
-    assert numbers(out)["class_sizes"] == [N, 0]
-    assert numbers(out)["class_resolution_angstrom"][1] is None
+    found = numbers(out)
+    assert found["particles"] == N and "class_accuracy" not in found
+    page = (out / "report.html").read_text()
+    assert "cannot check" in page and "there is no truth" in page
+    assert found["class_sizes"] == [N, 0] and found["class_resolution_angstrom"][1] is None
     assert [path.name for path in sorted((out / "volumes").glob("class_*"))] == ["class_1.mrc"]
-    assert "Class 2 ended without particles" in (out / "report.html").read_text()
+    assert "Class 2 ended without particles" in page
 
 
 def test_own_particles_without_angles_need_a_reference(finished, tmp_path, capsys):
