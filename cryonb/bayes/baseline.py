@@ -19,7 +19,7 @@ from cryonb import ctf as lens
 from cryonb import parallel, projection, rotations
 from cryonb.types import Poses, Volume
 
-from . import _kernels, maximisation, model
+from . import _kernels, inputs, maximisation, model
 from .coarse import full_turn_tables, global_scores, turned_slices
 from .observations import count_harmonics, observe
 from .polar import PolarGrid
@@ -107,7 +107,7 @@ def refine(
     particles : Particles
         n images with CTF; poses, where there are any, are not used.
     reference : Volume
-        Same box and pixel size; any grey scale.
+        As in `cryonb.bayes.refine`.
     rng : seed or Generator
     wiener : float
         The constant of the Wiener filter: V = Σ Pᵀ[CTF X] / (Σ Pᵀ[CTF²] + wiener), in images per Fourier voxel.
@@ -137,6 +137,7 @@ def refine(
     only the method differs. Scheres, J Mol Biol 415:406 (2012), describes the kind and says that its two constants were
     not tuned there: see `tune`. Why its resolution is too good: Scheres & Chen, Nat Methods 9:853 (2012).
     """
+    (reference,) = inputs.fit_references(particles, [reference])
     diameter = model.check_input(particles, [reference], mask_diameter)
     if len(particles) < 2:
         raise ValueError("projection matching splits the particles to find a resolution: it needs 2 or more, got 1")
@@ -146,7 +147,6 @@ def refine(
             f"got {wiener}, {low_pass}, {n_local} and {n_iterations}"
         )
     seed = int(np.random.default_rng(rng).integers(2**62))
-    model.initial_noise(particles, rng=seed)  # says what is wrong with images
     key = {
         "question": "projection matching", "n": len(particles), "box": particles.size_px,
         "pixel": particles.pixel_size, "seed": seed, "mask": diameter, "start": initial_resolution, "wiener": wiener,
@@ -190,6 +190,7 @@ def tune(particles, reference, truth, *, rng, wiener=(1.0, 10.0, 100.0), low_pas
     wieners, low_passes = np.asarray(wiener, dtype=float), np.asarray(low_pass, dtype=float)
     if wieners.ndim != 1 or low_passes.ndim != 1 or not wieners.size or not low_passes.size:
         raise ValueError("wiener and low_pass must be sequences of one or more numbers")
+    reference, truth = inputs.fit_references(particles, [reference, truth])
     diameter = model.check_input(particles, [reference, truth], options.get("mask_diameter"))
     mask = maximisation.sphere(particles.size_px, diameter / particles.pixel_size)
     seed = int(np.random.default_rng(rng).integers(2**62))

@@ -165,6 +165,8 @@ def _check_counts(n, n_classes, n_batches, batch_size):
         raise ValueError(
             f"n_classes, n_batches and batch_size must be 1 or more, got {n_classes}, {n_batches} and {batch_size}"
         )
+    if n_classes > n:
+        raise ValueError(f"n_classes must be between 1 and the {n} particles, got {n_classes}")
     if batch_size > n:
         raise ValueError(f"a batch of {batch_size} needs at least as many particles, got {n}: set batch_size")
     if n_classes > batch_size:

@@ -13,6 +13,7 @@ from cryonb.types import Poses, Volume
 from . import maximisation
 from .expectation import Model, expectation
 from .fine import KEPT
+from .inputs import fit_references
 from .model import check_input, fingerprint, initial_noise, low_pass, on_grey_scale, split_halves
 from .polar import PolarGrid
 from .records import Iteration, Refinement, TopPoses, iterations_from_table, iterations_to_table
@@ -37,7 +38,7 @@ def refine(
     particles : Particles
         n images with CTF; poses, where there are any, are not used.
     reference : Volume
-        Same box and pixel size; any grey scale.
+        Any grey scale; brought to the particles' box and pixel size, with a warning, where it has others.
     rng : seed or Generator
     initial_resolution : float
         Å; the reference is low-passed there, so that it cannot bring its details along.
@@ -61,7 +62,8 @@ def refine(
     Raises
     ------
     ValueError
-        No CTF, a reference of another box or pixel size, images that are not finite or constant.
+        Before any long work: no CTF, mixed pixel sizes, images that are not finite, constant or all the same, a
+        reference that is constant or larger than the mask, an unknown symmetry.
 
     Notes
     -----
@@ -72,11 +74,13 @@ def refine(
     particle: see that the FSC of independent halves, not the fit to the reference, says the resolution. Halves are
     those of rlnRandomSubset where the particles' metadata have it.
     """
+    group = rotations.point_group(symmetry)
+    (reference,) = fit_references(particles, [reference])
     diameter = check_input(particles, [reference], mask_diameter)
     if len(particles) < 2:
         raise ValueError("gold-standard refinement needs at least 2 particles, one for each half; got 1")
     seed = int(np.random.default_rng(rng).integers(2**62))
-    job = _Job(particles, diameter, seed, initial_resolution, rotations.point_group(symmetry), workers)
+    job = _Job(particles, diameter, seed, initial_resolution, group, workers)
     key = {"question": "refine", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
            "seed": seed, "mask": diameter, "start": initial_resolution, "symmetry": symmetry,
            "data": fingerprint(particles, [reference])}  # fmt: skip

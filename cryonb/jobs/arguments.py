@@ -1,9 +1,9 @@
 """Arguments that several jobs share, under our names and under RELION's, and the input that they name."""
 
+import warnings
 from pathlib import Path
 
-from .. import filters, io
-from ..types import Volume
+from .. import io
 
 __all__ = ["add_engine_arguments", "read_particles", "read_reference"]
 
@@ -66,14 +66,17 @@ def read_reference(path, particles):
     Raises
     ------
     ValueError
-        A box of another width in Å.
+        Not finite, constant, or larger than the particles' box.
     """
+    from ..bayes.inputs import fit_references
+
     volume = io.read_volume(path)
-    if abs(volume.box_size / particles.box_size - 1) > 0.01:
-        raise ValueError(
-            f"{path} is {volume.box_size:.1f} Å wide, the particles' box {particles.box_size:.1f} Å: expected the same"
-        )
-    if volume.size_px != particles.size_px:
-        print(f"{path}: resampled from {volume.size_px} to {particles.size_px} px")
-        volume = filters.resample(volume, particles.size_px)
-    return Volume(volume.data, particles.pixel_size)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            (fitted,) = fit_references(particles, [volume])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    for warning in said:
+        print(f"{path}: {warning.message}")
+    return fitted
