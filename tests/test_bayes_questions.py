@@ -112,43 +112,6 @@ def test_a_monitor_sees_every_iteration(two_classes):
     assert np.allclose(seen[-1][1][0].data, found.volumes[0].data)
 
 
-def symmetric_particles(group, n, *, rng):
-    """Noisy views of a phantom with a point group, their poses, and its volume."""
-    rng = np.random.default_rng(rng)
-    part = rng.normal(0, 30, (5, 3)) + [45.0, 10.0, 15.0]
-    atoms = np.concatenate([turn.apply(part) for turn in rotations.point_group(group)])
-    atoms = atoms, np.ones(len(atoms))
-    poses = Poses(rotations.random_rotations(n, rng=rng), rng.normal(0, 4, (n, 2)))
-    defocus = rng.uniform(1e4, 2e4, n)
-    lens = CTF(defocus, defocus)
-    images = ctf.apply(projection.project_atoms(atoms, 9.0, poses, SIZE, PIXEL), lens, PIXEL)
-    images = images / images.std() + rng.normal(0, 1.0, images.shape)
-    truth = projection.atoms_to_volume(atoms, 9.0, SIZE, PIXEL)
-    return Particles(images.astype(np.float32), PIXEL, ctf=lens), poses, truth
-
-
-def turned_volume(volume, turn):
-    from scipy.ndimage import affine_transform
-
-    matrix = turn.as_matrix()[::-1, ::-1]
-    centre = volume.size_px // 2
-    return affine_transform(volume.data, matrix, centre - matrix @ np.full(3, centre), order=3)
-
-
-@pytest.mark.parametrize("group", ["C3", "D2"])
-def test_a_symmetric_particle_is_refined(group):
-    particles, poses, truth = symmetric_particles(group, 100, rng=2)
-    found = bayes.refine(particles, truth, rng=0, symmetry=group, mask_diameter=230.0, workers=1, progress=False)
-    operators = rotations.point_group(group)
-    error = np.min(
-        [rotations.angular_distance(turn * poses.rotation, found.poses.rotation) for turn in operators], axis=0
-    )
-    assert np.median(error) < 5 and (error > 30).mean() < 0.05
-    turned = turned_volume(found.volume, operators[1])
-    assert np.corrcoef(found.volume.data.ravel(), turned.ravel())[0, 1] > 0.99
-    assert np.corrcoef(found.volume.data.ravel(), truth.data.ravel())[0, 1] > 0.95
-
-
 def test_pure_noise_is_given_no_better_resolution_than_the_start():
     """Gold standard: halves share only what the low-passed reference brought. One FSC of noise is itself noisy."""
     reference = samples.blobs(30, radius=80.0, sigma=9.0, rng=5).volume(SIZE, PIXEL)

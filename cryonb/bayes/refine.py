@@ -78,7 +78,8 @@ def refine(
     part of the particles, until neither resolution nor assignments improve; local ones with 1.9° then. Each half
     has its own reference; they share only what is coarser than the initial resolution, which both had from the start:
     from pure noise no better resolution than that is reported. It misleads where the reference is not of the
-    particle: see that the FSC of independent halves, not the fit to the reference, says the resolution. Halves are
+    particle, or is its own mirror image, as high symmetry is when low-passed far (start finer then, at 30 Å): see that
+    the FSC of independent halves, not the fit to the reference, says the resolution. Halves are
     those of rlnRandomSubset where the particles' metadata have it.
     """
     group = rotations.point_group(symmetry)
@@ -238,8 +239,9 @@ class _Job:
             misfit.append((index, posterior.misfit, posterior.cross, posterior.explained))
         change = np.nan
         if len(again):
-            turned = Rotation.from_matrix(before[again]).inv() * Rotation.from_matrix(state.matrices[again])
-            change = float(np.degrees(np.median(turned.magnitude())))
+            old, new = (Rotation.from_matrix(matrices[again]) for matrices in (before, state.matrices))
+            turned = np.min([rotations.angular_distance(turn * old, new) for turn in self.group], axis=0)
+            change = float(np.median(turned))
         correlation, prior = self.maximise(state, sums, grid)
         if contrast is not None:
             index, *found = (np.concatenate(part) for part in zip(*misfit))

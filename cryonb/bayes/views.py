@@ -36,7 +36,7 @@ def cells_of(directions):
 
 
 def view_density(histogram, symmetry=None):
-    """Density of directions relative to an even one, smooth and nowhere 0.
+    """Density of directions relative to an even one, smooth and nowhere 0; even as far as sampling explains it.
 
     Parameters
     ----------
@@ -49,6 +49,11 @@ def view_density(histogram, symmetry=None):
     -------
     ndarray (K, CELLS), mean 1 in each row
 
+    Notes
+    -----
+    N particles that lie evenly have a smoothed density with a variance v₀ = (CELLS · Σ w² − 1) / N, where w are the
+    weights of the smoothing. Of the density's excess over 1 the share max(0, 1 − v₀ / variance) is believed.
+
     Examples
     --------
     >>> bool(np.allclose(view_density(np.ones((1, CELLS))), 1, atol=0.02))
@@ -58,7 +63,10 @@ def view_density(histogram, symmetry=None):
     turns = np.eye(3)[None] if symmetry is None else symmetry.as_matrix()
     sharpness = 1 / np.radians(WIDTH) ** 2
     kernel = sum(np.exp(sharpness * (cells @ (cells @ turn.T).T - 1)) for turn in turns)
-    density = np.asarray(histogram, dtype=np.float64) @ (kernel / kernel.sum(0)).T
+    weights = (kernel / kernel.sum(0)).T
+    density = np.asarray(histogram, dtype=np.float64) @ weights
     mean = density.mean(1, keepdims=True)
-    density = np.divide(density, mean, out=np.ones_like(density), where=mean > 0)
-    return FLOOR + (1 - FLOOR) * density
+    excess = np.divide(density, mean, out=np.ones_like(density), where=mean > 0) - 1
+    sampling = (CELLS * (weights**2).sum(0).mean() - 1) / np.maximum(CELLS * mean, 1e-30)
+    believed = np.maximum(0, 1 - sampling / np.maximum(excess.var(1, keepdims=True), 1e-30))
+    return FLOOR + (1 - FLOOR) * (1 + believed * excess)

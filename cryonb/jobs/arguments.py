@@ -8,7 +8,7 @@ from .. import io
 __all__ = ["add_engine_arguments", "read_particles", "read_reference"]
 
 
-def add_engine_arguments(parser, *, reference=True):
+def add_engine_arguments(parser, *, reference=True, symmetry=True):
     """What every question to the Bayesian engine needs.
 
     Parameters
@@ -16,6 +16,8 @@ def add_engine_arguments(parser, *, reference=True):
     parser : argparse.ArgumentParser
     reference : bool
         Whether it starts from a volume.
+    symmetry : bool
+        Whether volumes may have one.
     """
     parser.add_argument("--particles", "--i", type=Path, required=True, metavar="STAR", help=".star or .cs file")
     if reference:
@@ -28,7 +30,7 @@ def add_engine_arguments(parser, *, reference=True):
         metavar="Å",
         help="of the particle (default: 90 %% of the box)",
     )
-    if reference:
+    if symmetry:
         parser.add_argument(
             "--symmetry", "--sym", default="C1", metavar="GROUP", help="C4, D7, T, O, I … (%(default)s)"
         )
