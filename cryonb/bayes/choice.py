@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 from cryonb import fourier, parallel
 
 from .classes import Job, Settings, State
-from .classify import classify_3d
+from .classify import consensus
 from .expectation import Model, expectation
+from .inputs import fit_references
 from .model import check_input, fingerprint
 from .records import Classification
 
@@ -117,6 +118,7 @@ def choose_classes(
     and the classes settle. It costs about as much as two classifications with ``most`` / 2 classes. A continuum of
     states has no K: then the curve goes on rising to ``most``.
     """
+    (reference,) = fit_references(particles, [reference])
     diameter = check_input(particles, [reference], mask_diameter)
     n, tau_fudges = len(particles), tuple(float(value) for value in tau_fudges)
     if not 2 <= most <= n * HELD_OUT / 5:
@@ -126,14 +128,13 @@ def choose_classes(
     if 1.0 not in tau_fudges or min(tau_fudges) <= 0:
         raise ValueError(f"tau_fudges must be positive, with 1 among them; got {tau_fudges}")
     seed = int(np.random.default_rng(rng).integers(2**62))
-    options = {"symmetry": symmetry, "workers": workers, "progress": progress, "monitor": monitor}
+    half = None
     if particles.poses is None:
-        consensus = classify_3d(
-            particles, reference, n_classes=1, rng=seed, initial_resolution=initial_resolution,
-            highest_resolution=highest_resolution, mask_diameter=mask_diameter,
-            checkpoint=None if checkpoint is None else f"{checkpoint}.consensus", **options,
+        particles, reference, half = consensus(
+            particles, reference, rng=seed, initial_resolution=initial_resolution, symmetry=symmetry,
+            mask_diameter=mask_diameter, workers=workers, progress=progress, checkpoint=checkpoint, monitor=monitor,
         )  # fmt: skip
-        particles, reference, initial_resolution = replace(particles, poses=consensus.poses), consensus.volumes[0], None
+        initial_resolution = None
     settings = Settings(
         int(most), diameter, True, True, initial_resolution or 25.0,
         2 * particles.pixel_size if highest_resolution is None else float(highest_resolution), seed, symmetry,
@@ -142,18 +143,16 @@ def choose_classes(
         "question": "choose_classes", "n": n, "box": particles.size_px, "pixel": particles.pixel_size,
         "data": fingerprint(particles, [reference]), "tau": tau_fudges,
     }  # fmt: skip
-    search = _Search(Job(particles, settings, workers), tau_fudges)
+    search = _Search(Job(particles, settings, workers, half=half), tau_fudges)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     search.start(reference) if saved is None else search.restore(saved)
     bar = tqdm(desc="choose classes", unit="step", disable=not progress)
     while search.phase != "done":
-        known = len(search.state.iterations)
-        search.step()
+        record = search.step()
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, search.values(), key=key)
-        if monitor is not None and len(search.state.iterations) > known:
-            job = search.job
-            monitor(search.state.iterations[-1], [job.volume(data * job.mask) for data in search.state.joined])
+        if monitor is not None and record is not None:
+            monitor(record, search.volumes)
         bar.update()
         bar.set_postfix_str(f"K = {len(search.state.weights)}, {search.phase}")
     bar.close()
@@ -204,7 +203,12 @@ class _Search:
         self.enter(self.phase)
 
     def step(self):
-        getattr(self, self.phase)()
+        """Go on; the record of the iteration that was made, or None."""
+        state = getattr(self, self.phase)()
+        if state is None:
+            return None
+        self.volumes = [self.job.volume(data * self.job.mask) for data in state.joined]
+        return state.iterations[-1]
 
     def spread(self):
         """An iteration with too many classes."""
@@ -213,6 +217,7 @@ class _Search:
             self.noise, self.shell = self.state.noise, self.state.shell
             self.judge(self.state, self.evidence(self.state))
             self.enter("merge")
+        return self.state
 
     def judge(self, state, evidence):
         """Keep the state if no larger K is better by more than the standard error."""
@@ -260,6 +265,7 @@ class _Search:
         if len(self.state.weights) == 1:
             self.state = self.best
             self.enter("temper")
+        return found[0]
 
     def pairs(self):
         """Pairs of classes, those that the images can tell apart least first."""
@@ -321,6 +327,7 @@ class _Search:
         if done >= FINISH or self.job.settled(self.state, since=self.chosen_at):
             self.state.iterations = self.state.iterations[self.chosen_at :]
             self.enter("done")
+        return self.state
 
     def result(self):
         return ClassChoice(

@@ -78,7 +78,7 @@ class State:
 class Job:
     """What stays the same through a classification."""
 
-    def __init__(self, particles, settings, workers):
+    def __init__(self, particles, settings, workers, *, half=None):
         self.particles, self.settings, self.workers = particles, settings, workers
         self.group = rotations.point_group(settings.symmetry)
         size_px, pixel = particles.size_px, particles.pixel_size
@@ -87,7 +87,7 @@ class Job:
         shells = np.arange(size_px // 2 + 1)
         self.seed_gain = np.clip((particles.box_size / SEED_RESOLUTION - shells) / 2 + 0.5, 0, 1)
         self.start_gain = np.clip((particles.box_size / settings.initial_resolution - shells) / 2 + 0.5, 0, 1)
-        self.half = split_halves(particles, rng=[settings.seed, 0])
+        self.half = split_halves(particles, rng=[settings.seed, 0]) if half is None else half
         self.sides = (1, 0) if len(particles) > 1 else (0,)
         self.used = np.ones(len(particles), dtype=bool)  # the others neither make volumes nor are looked at
 

@@ -9,9 +9,11 @@ from cryonb import parallel
 from cryonb.types import Volume
 
 from .classes import Job, Settings, State
+from .inputs import fit_references
 from .model import check_input, fingerprint
+from .refine import refine
 
-__all__ = ["classify_3d"]
+__all__ = ["classify_3d", "consensus"]
 
 
 def classify_3d(
@@ -25,8 +27,8 @@ def classify_3d(
     ----------
     particles : Particles
         n images with CTF. With poses, only their neighbourhood is searched; without, all orientations are: from one
-        reference the poses of the consensus are found first and classes are split around them, with a reference for
-        each class poses and classes are found together.
+        reference the poses of the consensus are refined first and classes are split around them, with a reference
+        for each class poses and classes are found together.
     references : Volume or sequence of Volume
         One, from which the classes are split at random, or one for each class.
     rng : seed or Generator
@@ -65,7 +67,7 @@ def classify_3d(
     those: one chain, so that classes keep their names. It misleads when K is larger than the data can tell apart:
     look at occupancies and at whether classes of two seeds agree.
     """
-    volumes = [references] if isinstance(references, Volume) else list(references)
+    volumes = fit_references(particles, [references] if isinstance(references, Volume) else references)
     n_classes = len(volumes) if n_classes is None else int(n_classes)
     diameter = check_input(particles, volumes, mask_diameter)
     if len(volumes) not in (1, n_classes):
@@ -73,15 +75,14 @@ def classify_3d(
     if not 1 <= n_classes <= len(particles):
         raise ValueError(f"n_classes must be between 1 and the {len(particles)} particles, got {n_classes}")
     seed = int(np.random.default_rng(rng).integers(2**62))
+    half = None
     if particles.poses is None and len(volumes) == 1 and n_classes > 1:
         # split in the first iterations of a global search, classes would differ by less than the poses' errors do
-        consensus = classify_3d(
-            particles, volumes[0], n_classes=1, rng=seed, initial_resolution=initial_resolution,
-            highest_resolution=highest_resolution, symmetry=symmetry, mask_diameter=mask_diameter, cross_fit=cross_fit,
-            workers=workers, progress=progress, checkpoint=None if checkpoint is None else f"{checkpoint}.consensus",
-            monitor=monitor,
+        particles, volumes[0], half = consensus(
+            particles, volumes[0], rng=seed, initial_resolution=initial_resolution, symmetry=symmetry,
+            mask_diameter=mask_diameter, workers=workers, progress=progress, checkpoint=checkpoint, monitor=monitor,
         )  # fmt: skip
-        particles, volumes, initial_resolution = replace(particles, poses=consensus.poses), consensus.volumes, None
+        initial_resolution = None
     settings = Settings(
         n_classes, diameter, particles.poses is not None, bool(cross_fit and len(particles) > 1),
         initial_resolution or (60.0 if particles.poses is None else 25.0),
@@ -92,7 +93,7 @@ def classify_3d(
         "question": "classify_3d", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
         "data": fingerprint(particles, volumes),
     }  # fmt: skip
-    job = Job(particles, settings, workers)
+    job = Job(particles, settings, workers, half=half)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     state = job.start(volumes) if saved is None else State.restored(saved)
     bar = tqdm(
@@ -108,5 +109,36 @@ def classify_3d(
         bar.set_postfix_str(
             f"{state.iterations[-1].resolution:.1f} Å, {state.iterations[-1].class_change:.1%} change class"
         )
+    bar.total = bar.n  # settled before the last iteration that was allowed
     bar.close()
     return job.result(state)
+
+
+def consensus(particles, reference, *, initial_resolution, checkpoint, **options):
+    """Poses that all classes start from: those of a gold-standard refinement of one volume.
+
+    Parameters
+    ----------
+    particles : Particles
+        n of them.
+    reference : Volume
+    initial_resolution : float or None
+        Å.
+    checkpoint : path or None
+        Of the classification; the refinement's is beside it.
+    **options
+        Of `refine`.
+
+    Returns
+    -------
+    particles : Particles
+        With poses.
+    volume : Volume
+    half : ndarray (n,) int
+        The halves of the refinement. Were a particle that aligned one half to change over to the other, what the
+        halves share would no longer be signal.
+    """
+    started = {} if initial_resolution is None else {"initial_resolution": initial_resolution}
+    beside = None if checkpoint is None else f"{checkpoint}.consensus"
+    found = refine(particles, reference, checkpoint=beside, **started, **options)
+    return replace(particles, poses=found.poses), found.volume, found.half

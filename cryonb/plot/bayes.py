@@ -1,12 +1,13 @@
 """Draw what a refinement or a classification went through: its iterations, its classes, its errors."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from .ctf import resolution_axis
 from .style import new_axes, styled
 from .volumes import images
 
-__all__ = ["angular_error", "class_averages", "confusion", "iterations", "occupancy", "shell_spectra"]
+__all__ = ["angular_error", "class_averages", "class_choice", "confusion", "iterations", "occupancy", "shell_spectra"]
 
 FIRST, SECOND = "#0072B2", "#D55E00"
 
@@ -102,6 +103,41 @@ def class_averages(result, *, ax=None, columns=None):
     return images(
         result.averages[order], pixel_size=result.pixel_size, ax=ax, titles=titles, columns=columns, limits="each"
     )
+
+
+@styled
+def class_choice(choice, *, axes=None):
+    """What held-out particles say of each number of classes and of each T: evidence lost against the chosen ones.
+
+    Parameters
+    ----------
+    choice : ClassChoice
+    axes : sequence of two Axes, optional
+
+    Returns
+    -------
+    ndarray of two Axes
+        Nats per particle with bars of one standard error; linear near 0, logarithmic beyond 1.
+    """
+    axes = plt.subplots(1, 2, figsize=(8.0, 3.0), layout="constrained")[1] if axes is None else np.asarray(axes)
+    most, values = len(choice.class_evidence), choice.tau_fudges
+    panels = (
+        (axes[0], np.arange(1, most + 1), choice.against_chosen(), choice.n_classes - 1, "number of classes K"),
+        (axes[1], np.arange(len(values)), choice.against_chosen(choice.tau_evidence), None, "T"),
+    )
+    for ax, place, (mean, error), chosen, name in panels:
+        chosen = values.index(choice.tau_fudge) if chosen is None else chosen
+        ax.errorbar(place, mean, error, fmt="o-", color=FIRST, capsize=3, ms=4)
+        says = f"chosen: {name[-1]} = {choice.tau_fudge:g}" if name == "T" else f"chosen: K = {choice.n_classes}"
+        ax.plot(place[chosen], mean[chosen], "o", ms=11, mfc="none", color=SECOND, label=says)
+        ax.axhline(0, color="#999999", lw=0.8, zorder=-1)
+        ax.set_yscale("symlog", linthresh=1.0)
+        ax.set_ylim(top=0.6)
+        ax.set(xlabel=name, ylabel="held-out evidence lost (nats per particle)")
+        ax.legend(loc="lower right")
+    axes[0].set_xticks(panels[0][1])
+    axes[1].set_xticks(panels[1][1], [f"{value:g}" for value in values])
+    return axes
 
 
 @styled
