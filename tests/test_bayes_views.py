@@ -29,11 +29,16 @@ def test_the_density_follows_the_views_and_has_a_floor(views):
     assert np.abs(density - expected).max() < 0.25 * expected.max()
 
 
-def test_even_views_are_left_even():
-    """What sampling makes of 300 even views is not believed; nor is an empty histogram."""
-    directions = rotations.random_rotations(300, rng=1).as_matrix()[:, :, 2]
-    histogram = np.bincount(cells_of(directions), minlength=CELLS)[None]
-    assert view_density(histogram).std() < 0.2
+def test_even_views_are_left_even(views):
+    """What sampling makes of two halves of 150 even views does not recur; uneven views do. No views are even."""
+    even = rotations.random_rotations(300, rng=1).as_matrix()[:, :, 2]
+    left, right, uneven = (
+        np.stack([np.bincount(cells_of(half), minlength=CELLS) for half in np.split(some, 2)])
+        for some in (even, even[::-1], views[:300])
+    )
+    assert view_density(left, halves=True).std() < 0.3 * view_density(left).std()
+    assert view_density(uneven, halves=True).std() > 0.8 * view_density(uneven).std()
+    assert np.allclose(view_density(right, halves=True)[::-1], view_density(left, halves=True))
     assert np.allclose(view_density(np.zeros((2, CELLS))), 1)
 
 

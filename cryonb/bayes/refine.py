@@ -15,6 +15,7 @@ from .contrast import Contrast
 from .expectation import Model, expectation
 from .fine import KEPT
 from .inputs import fit_references
+from .local_prior import noise_power, weighted_locally
 from .model import check_input, fingerprint, initial_noise, low_pass, on_grey_scale, split_halves
 from .polar import PolarGrid
 from .records import Iteration, Refinement, TopPoses, iterations_from_table, iterations_to_table
@@ -31,7 +32,8 @@ SHIFT_RANGE_PX = 5.0
 
 def refine(
     particles, reference, *, rng, initial_resolution=60.0, symmetry="C1", mask_diameter=None,
-    correct_contrast=True, learn_views=True, workers="threads", progress=True, checkpoint=None, monitor=None,
+    correct_contrast=True, learn_views=True, local_prior=False, workers="threads", progress=True, checkpoint=None,
+    monitor=None,
 ):  # fmt: skip
     """Refine orientations, shifts and a volume from a rough reference.
 
@@ -54,6 +56,9 @@ def refine(
         RELION does; norms start from rlnNormCorrection where the metadata have it.
     learn_views : bool
         In global searches, expect viewing directions as often as the last search found them.
+    local_prior : bool
+        Trust each part of the volume by its own signal-to-noise ratio, made from either half alone
+        (`cryonb.bayes.local_prior`), once the search is local; for volumes whose parts are resolved unevenly.
     workers
         As in `parallel.map_reduce`.
     progress : bool
@@ -88,7 +93,7 @@ def refine(
     if len(particles) < 2:
         raise ValueError("gold-standard refinement needs at least 2 particles, one for each half; got 1")
     seed = int(np.random.default_rng(rng).integers(2**62))
-    fit = _Fit(initial_resolution, bool(correct_contrast), bool(learn_views))
+    fit = _Fit(initial_resolution, bool(correct_contrast), bool(learn_views), bool(local_prior))
     job = _Job(particles, diameter, seed, fit, group, workers)
     key = {"question": "refine", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
            "seed": seed, "mask": diameter, "symmetry": symmetry, **asdict(fit),
@@ -115,6 +120,7 @@ class _Fit:
     initial_resolution: float
     correct_contrast: bool
     learn_views: bool
+    local_prior: bool
 
 
 @dataclass
@@ -221,12 +227,13 @@ class _Job:
             else None
         )
         again, before = used[state.pmax[used] > 0], state.matrices.copy()
+        density = view_density(state.views, self.group, halves=True) if self.fit.learn_views else None
         sums, entropy, misfit = [], [], []
         for half in range(2):
             index = used[self.half[used] == half]
             model = Model(
                 (Volume(state.maps[half], self.particles.pixel_size),), state.noise, np.ones(1), state.sigma_offset,
-                contrast, view_density(state.views[half : half + 1], self.group) if self.fit.learn_views else None,
+                contrast, None if density is None else density[half : half + 1],
             )  # fmt: skip
             statistics, posterior = expectation(
                 self.particles, model, grid, sampling, index=index, poses=poses, workers=self.workers
@@ -271,11 +278,21 @@ class _Job:
         joined = maximisation.join_low_shells(*sums, self.particles.box_size / self.fit.initial_resolution)
         weight = 0.5 * projection.weight_spectrum(both.accumulator(0))
         prior = maximisation.wiener_prior(correlation, weight)
-        state.maps = np.stack(
-            [maximisation.solve_class(part, 0, pixel, prior=prior).data * self.mask for part in joined]
-        )
-        state.final = maximisation.solve_class(both, 0, pixel, prior=prior).data * self.mask
+        maps = [maximisation.solve_class(part, 0, pixel, prior=prior).data for part in joined]
+        final = maximisation.solve_class(both, 0, pixel, prior=prior).data
+        if self.fit.local_prior and state.stage != "global":  # weights of maps with many wrong poses would keep them
+            maps, final = self.trust_locally(maps, final, state.half_maps, correlation)
+        state.maps, state.final = np.stack(maps) * self.mask, final * self.mask
         return correlation, prior
+
+    def trust_locally(self, maps, final, half_maps, correlation):
+        """Local weights instead of those of the shells: of each half from itself, of the final map from both."""
+        noise = noise_power(*half_maps, self.mask)
+        ratio = maximisation.signal_to_noise(correlation)
+        one, two = (n * ratio / (1 + n * ratio) for n in (1, 2))
+        one[: projection.FREE_SHELLS], two[: projection.FREE_SHELLS] = 1, 1
+        maps = [weighted_locally(data, half, noise, self.mask, one) for data, half in zip(maps, half_maps)]
+        return maps, weighted_locally(final, half_maps.mean(0), noise / 2, self.mask, two)
 
     def resolution(self, correlation):
         shell = maximisation.last_shell_above(correlation, 0.143)

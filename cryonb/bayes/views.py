@@ -35,8 +35,8 @@ def cells_of(directions):
     return _tree().query(directions)[1]
 
 
-def view_density(histogram, symmetry=None):
-    """Density of directions relative to an even one, smooth and nowhere 0; even as far as sampling explains it.
+def view_density(histogram, symmetry=None, *, halves=False):
+    """Density of directions relative to an even one, smooth and nowhere 0.
 
     Parameters
     ----------
@@ -44,15 +44,13 @@ def view_density(histogram, symmetry=None):
         Posterior mass of each cell (`expectation.Statistics.views`).
     symmetry : Rotation, optional
         Of a point group; equivalent directions get the same density.
+    halves : bool
+        The two rows are of independent halves of the particles: of what they differ from an even density, believe
+        the share that recurs, cov / var. Sampling alone then leaves views even.
 
     Returns
     -------
     ndarray (K, CELLS), mean 1 in each row
-
-    Notes
-    -----
-    N particles that lie evenly have a smoothed density with a variance v₀ = (CELLS · Σ w² − 1) / N, where w are the
-    weights of the smoothing. Of the density's excess over 1 the share max(0, 1 − v₀ / variance) is believed.
 
     Examples
     --------
@@ -63,10 +61,10 @@ def view_density(histogram, symmetry=None):
     turns = np.eye(3)[None] if symmetry is None else symmetry.as_matrix()
     sharpness = 1 / np.radians(WIDTH) ** 2
     kernel = sum(np.exp(sharpness * (cells @ (cells @ turn.T).T - 1)) for turn in turns)
-    weights = (kernel / kernel.sum(0)).T
-    density = np.asarray(histogram, dtype=np.float64) @ weights
+    density = np.asarray(histogram, dtype=np.float64) @ (kernel / kernel.sum(0)).T
     mean = density.mean(1, keepdims=True)
     excess = np.divide(density, mean, out=np.ones_like(density), where=mean > 0) - 1
-    sampling = (CELLS * (weights**2).sum(0).mean() - 1) / np.maximum(CELLS * mean, 1e-30)
-    believed = np.maximum(0, 1 - sampling / np.maximum(excess.var(1, keepdims=True), 1e-30))
-    return FLOOR + (1 - FLOOR) * (1 + believed * excess)
+    if halves:
+        spread = np.maximum((excess**2).mean(1, keepdims=True), 1e-30)
+        excess = np.clip((excess[0] * excess[1]).mean() / spread, 0, 1) * excess
+    return FLOOR + (1 - FLOOR) * (1 + excess)

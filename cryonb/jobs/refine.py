@@ -23,6 +23,7 @@ def add_arguments(parser):
         help="low-pass of the reference (%(default)s)",
     )
     parser.add_argument("--no-contrast", action="store_true", help="do not fit norms of images and scales of groups")
+    parser.add_argument("--local-prior", action="store_true", help="weigh each part of the map by its own signal")
     parser.add_argument("--no-views", action="store_true", help="expect all viewing directions alike in searches")
 
 
@@ -42,6 +43,7 @@ def execute(options):
         particles, reference, rng=options.seed, initial_resolution=options.initial_resolution,
         symmetry=options.symmetry, mask_diameter=options.mask_diameter, workers=options.workers,
         correct_contrast=not options.no_contrast, learn_views=not options.no_views,
+        local_prior=options.local_prior,
         progress=not options.quiet,
         checkpoint=run.checkpoint, monitor=run.monitor,
     )  # fmt: skip
