@@ -7,13 +7,13 @@
 - refine: 1,000 particles of one state from the 60 Å reference;
 - classes: 2,000 particles of four states (80S with a factor 50 %, turned by 6° without 20 %, without 20 %, 60S 10 %)
   from their mean, given the true poses and given none, beside an oracle that has the true volumes and poses;
-- search: one global iteration of four classes from their own references, to compare the cost of equal sampling;
+- search: 500 of those from a reference for each class, three iterations over all orientations: the cost of one;
 - small: 200 particles of two states given the true poses, scored with and without cross-fitting;
 - null: 2,000 images of pure noise (SNR does not matter) from the ribosome: what resolution is reported;
 - throughput: million poses per second of one core.
 
 RELION 3.1.3 runs in its legacy double-precision CPU path, one thread a process; newer ones are several times faster.
-Without poses it sorts for three iterations only, since each takes twenty minutes. What it finished stays in
+Without poses it sorts for three iterations only, since each takes minutes. What it finished stays in
 ``--folder`` and is not run again; ``--relion kept`` uses that and runs nothing. CPU seconds are user and system time,
 of RELION over MPI those of the two ranks that work. ``--quick``: refine, null and throughput at half size, no RELION.
 Prints one JSON object last; its first keys are of the first SNR, means over the seeds.
@@ -80,7 +80,7 @@ def pose_errors(truth, found, volume, reference):
 
 def classes(options, snr, seed, folder):
     """Four ribosomes: given the true poses, and given none."""
-    particles, truth, maps, mean = four_ribosomes(seed, snr)
+    particles, truth, maps, mean = four_ribosomes(2000, seed, snr)
     known = replace(particles, poses=truth.poses)
     shares = np.array([share for share, _ in FOUR.values()])
     likelihood = manifold.image_log_likelihood(known, maps, workers=2) + np.log(shares)
@@ -102,8 +102,8 @@ def classes(options, snr, seed, folder):
 
 
 def search(options, snr, seed, folder):
-    """CPU seconds of an iteration that looks for the poses of 2,000 particles in four classes, all orientations."""
-    particles, _, maps, mean = four_ribosomes(seed, snr)
+    """CPU seconds of an iteration that looks for the poses of 500 particles in four classes, all orientations."""
+    particles, _, maps, mean = four_ribosomes(500, seed, snr)
     found, cpu = cpu_of(
         lambda: bayes.classify_3d(
             particles, maps, n_iterations=3, rng=seed, mask_diameter=DIAMETER, workers=2, progress=False
@@ -136,7 +136,7 @@ def small(options, snr, seed, folder):
 
 def null(options, snr, seed, folder):
     """Pure noise, from the ribosome at 60 Å."""
-    n = 1000 if options.quick else 2000
+    n = 400 if options.quick else 2000
     particles, _ = draw(ONE, 50, seed=seed)
     noise = np.random.default_rng(seed).standard_normal((n, SIZE, SIZE)).astype(np.float32)
     empty = Particles(noise, PIXEL, ctf=particles[np.arange(n) % 50].ctf)
@@ -171,9 +171,9 @@ def throughput(options, snr, seed, folder):
     return numbers
 
 
-def four_ribosomes(seed, snr):
+def four_ribosomes(n, seed, snr):
     """Particles, truth, the true volumes, and their mean."""
-    particles, truth = draw(FOUR, 2000, seed=seed, snr=snr)
+    particles, truth = draw(FOUR, n, seed=seed, snr=snr)
     maps = true_volumes(FOUR, truth)
     return particles, truth, maps, mean_volume(FOUR, maps)
 
