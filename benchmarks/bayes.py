@@ -8,7 +8,7 @@
 - classes: 2,000 particles of four states (80S with a factor 50 %, turned by 6° without 20 %, without 20 %, 60S 10 %)
   from their mean, given the true poses and given none, beside an oracle that has the true volumes and poses;
 - search: 500 of those from a reference for each class, two iterations over all orientations: the cost of one;
-- small: 200 particles of two states given the true poses, scored with and without cross-fitting;
+- small: 200 particles of two states 8° and a factor apart, given the true poses, scored with and without cross-fitting;
 - null: 2,000 images of pure noise (SNR does not matter) from the ribosome: what resolution is reported;
 - throughput: million poses per second of one core.
 
@@ -42,7 +42,10 @@ from cryonb.types import Particles  # noqa: E402
 
 PARTS = ("refine", "classes", "search", "small", "null", "throughput")
 QUICK = ("refine", "null", "throughput")
-TWO = {name: (0.5, FOUR[name][1]) for name in ("80S with a factor", "80S")}
+TWO = {
+    "80S at −4°": (0.5, {"factor": False, "ratchet": -4.0}),
+    "80S at 4° with a factor": (0.5, {"factor": True, "ratchet": 4.0}),
+}
 
 
 def refine(options, snr, seed, folder):
