@@ -1,161 +1,272 @@
-"""Speed and accuracy of `cryonb.bayes` on simulated ribosomes.
+"""`cryonb.bayes` beside RELION on the same files, scored against the truth: refinement, classes, noise, speed.
 
-    python benchmarks/bayes.py [--quick] [--workers N]
+    python benchmarks/bayes.py [--quick] [--parts …] [--snr 0.2 0.05] [--seeds 1 …] [--folder F] [--relion …]
 
-64 px at 6.3 Å, SNR 0.2, defocus 1–2.5 µm, shifts of 1.5 px rms, a ratchet of ±10° over two wells with a factor that
-binds to the one. Part 1 refines 4,000 particles (1,000 with --quick) from the unrotated ribosome at 60 Å; part 2
-sorts them into two classes around the poses that part 1 found, beside an oracle that has the true maps of every
-state and the true poses; part 3 sorts small sets with and without cross-fitting; part 4 counts poses per second of
-one core. RELION 3.1.3 (its legacy double-precision CPU path) needs 1,167 s of CPU to refine 1,000 such particles.
-Prints one JSON object last.
+64 px of 6.3 Å, defocus 1–2.5 µm, shifts of 1.5 px rms, from the shipped ribosome. Parts:
+
+- refine: 1,000 particles of one state from the 60 Å reference;
+- classes: 2,000 particles of four states (80S with a factor 50 %, turned by 6° without 20 %, without 20 %, 60S 10 %)
+  from their mean, given the true poses and given none, beside an oracle that has the true volumes and poses;
+- search: 500 of those from a reference for each class, two iterations over all orientations: the cost of one;
+- small: 200 particles of two states 8° and a factor apart, given the true poses, scored with and without cross-fitting;
+- null: 2,000 images of pure noise (SNR does not matter) from the ribosome: what resolution is reported;
+- throughput: million poses per second of one core.
+
+RELION 3.1.3 runs in its legacy double-precision CPU path, one thread a process; newer ones are several times faster.
+Without poses it makes two iterations only, since each takes minutes. What it finished stays in
+``--folder`` and is not run again; ``--relion kept`` uses that and runs nothing. CPU seconds are user and system time,
+of RELION over MPI those of the two ranks that work. ``--quick``: refine, null and throughput at half size, no RELION.
+Prints one JSON object last; its first keys are of the first SNR, means over the seeds.
 """
 
 import argparse
 import json
 import os
 import resource
+import tempfile
 import time
+from dataclasses import replace
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import _relion  # noqa: E402
 import numpy as np  # noqa: E402
+from _ribosomes import DIAMETER, FOUR, ONE, PIXEL, SIZE, draw, mean_volume, true_volumes  # noqa: E402
+from scipy.optimize import linear_sum_assignment  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
-from cryonb import bayes, ctf, projection, rotations, samples, simulate  # noqa: E402
+from cryonb import alignment, bayes, io, manifold, projection, resolution, rotations  # noqa: E402
 from cryonb.bayes import coarse, model, observations, slices  # noqa: E402
-from cryonb.types import Poses, Volume  # noqa: E402
+from cryonb.types import Particles  # noqa: E402
 
-SIZE, PIXEL, DIAMETER = 64, 6.3, 330.0
-RATCHET = np.arange(-10.0, 10.1, 2.0)
-
-
-def draw_particles(n, *, snr, seed):
-    """Particles of the two-state ribosome and their truth."""
-    landscape = simulate.double_well(span=(-10, 10), wells=(-4, 4), barrier_kt=2.0)
-    species = simulate.bind(landscape, lambda ratchet: 1 / (1 + np.exp(1 - ratchet)))
-    population = simulate.populate(samples.ribosome(), species, n, rng=seed)
-    imaging = simulate.Imaging(SIZE, PIXEL, snr=snr, shift_sigma=1.5 * PIXEL / np.sqrt(2))
-    return simulate.particles(population, imaging, rng=seed + 1, progress=False, workers=2)
+PARTS = ("refine", "classes", "search", "small", "null", "throughput")
+QUICK = ("refine", "null", "throughput")
+TWO = {
+    "80S at −4°": (0.5, {"factor": False, "ratchet": -4.0}),
+    "80S at 4° with a factor": (0.5, {"factor": True, "ratchet": 4.0}),
+}
 
 
-def timed(function):
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = function()
-    return result, time.perf_counter() - wall, time.process_time() - cpu
+def refine(options, snr, seed, folder):
+    """One state: ours and RELION's gold-standard refinement."""
+    n = 500 if options.quick else 1000
+    particles, truth = draw(ONE, n, seed=seed, snr=snr)
+    (reference,) = true_volumes(ONE, truth)
+    found, cpu = cpu_of(
+        lambda: bayes.refine(particles, reference, rng=seed, mask_diameter=DIAMETER, workers=2, progress=False)
+    )
+    numbers = {"ours_cpu_seconds": cpu, "ours_reported_angstrom": round(found.resolution, 2)}
+    numbers |= {f"ours_{k}": v for k, v in pose_errors(truth.poses, found.poses, found.volume, reference).items()}
+    ran = run_relion(options, folder, _relion.REFINE, particles, reference)
+    if ran is not None:
+        theirs = io.read_particles(folder / "relion" / "run_data.star", root=folder)
+        poses = theirs[matching_rows(theirs, particles)].poses
+        volume = io.read_volume(folder / "relion" / "run_class001.mrc")
+        numbers |= {"relion_cpu_seconds": ran["cpu_seconds"], "relion_all_ranks_cpu_seconds": ran["all_cpu_seconds"]}
+        numbers["speedup_cpu"] = round(ran["cpu_seconds"] / cpu, 1)
+        numbers |= {f"relion_{k}": v for k, v in pose_errors(truth.poses, poses, volume, reference).items()}
+    return numbers
 
 
-def class_accuracy(label, truth):
-    share = float((label == truth).mean())
-    return max(share, 1 - share)
-
-
-def oracle_accuracy(particles, truth):
-    """Bound or free, by someone who knows every particle's pose, the map of each state and how the two go together."""
-    half = projection.half_plane(SIZE)
-    frequency = half.points / particles.box_size
-    pictures = np.fft.rfft2(np.fft.ifftshift(particles.images, axes=(1, 2)))[:, half.rows, half.columns]
-    lens = ctf.evaluate(particles.ctf, *frequency.T) * truth.scale
-    pictures *= projection.shift_phases(half.points, truth.poses.shift, particles.box_size).conj()
-    evidence = np.empty((2, len(RATCHET), len(particles)))
-    for bound in range(2):
-        for i, ratchet in enumerate(RATCHET):
-            volume = samples.ribosome().volume(SIZE, PIXEL, ratchet=ratchet, factor=bool(bound))
-            expected = projection.sample_slices(
-                projection.prepare(volume), truth.poses.rotation.as_matrix(), half.points
-            )
-            evidence[bound, i] = -(np.abs(pictures - lens * expected) ** 2).sum(1) / SIZE**2
-    share = 1 / (1 + np.exp(1 - RATCHET))
-    well = np.exp(-2.0 * ((RATCHET / 4) ** 2 - 1) ** 2)
-    evidence += np.log(well * np.stack([1 - share, share]))[:, :, None]
-    posterior = np.logaddexp.reduce(evidence, axis=1)
-    return float((posterior.argmax(0) == truth.label).mean())
-
-
-def pose_accuracy(truth, found):
-    error = rotations.angular_distance(truth.rotation, found.rotation)
-    shift = np.hypot(*(truth.shift - found.shift).T) / PIXEL
+def pose_errors(truth, found, volume, reference):
+    """Median angular error, share over 30° off, and the true FSC 0.5, after the best common turn of the frame."""
+    turn = (truth.rotation * found.rotation.inv()).mean()
+    error = rotations.angular_distance(turn * found.rotation, truth.rotation)
+    aligned = alignment.align_volumes(volume, reference, hand=False).volume
+    curve = resolution.fourier_shell_correlation(aligned, reference, mask="sphere")
     return {
         "median_angular_error_degrees": round(float(np.median(error)), 2),
-        "over_30_degrees": round(float((error > 30).mean()), 4),
-        "median_shift_error_px": round(float(np.median(shift)), 3),
+        "over_30_degrees": round(float((error > 30).mean()), 4), "fsc05_angstrom": round(float(curve.at(0.5)), 2),
+    }  # fmt: skip
+
+
+def classes(options, snr, seed, folder):
+    """Four ribosomes: given the true poses, and given none."""
+    particles, truth, maps, mean = four_ribosomes(2000, seed, snr)
+    known = replace(particles, poses=truth.poses)
+    shares = np.array([share for share, _ in FOUR.values()])
+    likelihood = manifold.image_log_likelihood(known, maps, workers=2) + np.log(shares)
+    numbers = {"oracle_class_accuracy": round(float((likelihood.argmax(1) == truth.label).mean()), 4)}
+    for name, some in (("given_poses", known), ("no_poses", particles)):
+        found, cpu = cpu_of(
+            lambda some=some: bayes.classify_3d(
+                some, mean, n_classes=4, rng=seed, mask_diameter=DIAMETER, workers=2, progress=False
+            )
+        )
+        numbers[name] = scores(found.label, truth.label, "ours")
+        numbers[name] |= {"ours_cpu_seconds": cpu, "ours_iterations": len(found.iterations)}
+    ran = run_relion(options, folder, [*_relion.CLASSIFY, "--skip_align", "--iter", "25"], known, mean)
+    if ran is not None:
+        theirs = io.read_particles(folder / "relion" / "run_it025_data.star", root=folder)
+        label = theirs.metadata["rlnClassNumber"].to_numpy(int)[matching_rows(theirs, particles)] - 1
+        numbers["given_poses"] |= scores(label, truth.label, "relion") | {"relion_cpu_seconds": ran["cpu_seconds"]}
+    return numbers
+
+
+def search(options, snr, seed, folder):
+    """CPU seconds of an iteration that looks for the poses of 500 particles in four classes, all orientations.
+
+    RELION's is its second; the first only correlates. Ours is the mean of two, start included.
+    """
+    particles, _, maps, mean = four_ribosomes(500, seed, snr)
+    found, cpu = cpu_of(
+        lambda: bayes.classify_3d(
+            particles, maps, n_iterations=2, rng=seed, mask_diameter=DIAMETER, workers=2, progress=False
+        )
+    )
+    numbers = {"ours_cpu_seconds_per_iteration": round(cpu / 2, 1), "ours_step_degrees": found.iterations[0].step}
+    ran = run_relion(options, folder, [*_relion.CLASSIFY, *_relion.SEARCH, "--iter", "2"], particles, mean)
+    if ran is not None:
+        seconds = ran["iteration_cpu_seconds"][1]
+        numbers |= {"relion_cpu_seconds_per_iteration": seconds, "speedup_cpu": round(2 * seconds / cpu, 1)}
+    return numbers
+
+
+def small(options, snr, seed, folder):
+    """What cross-fitting changes where an image's own noise is much of its class."""
+    particles, truth = draw(TWO, 200, seed=seed, snr=snr)
+    maps = true_volumes(TWO, truth)
+    known = replace(particles, poses=truth.poses)
+    likelihood = manifold.image_log_likelihood(known, maps, workers=2)
+    numbers = {"oracle_class_accuracy": round(float((likelihood.argmax(1) == truth.label).mean()), 4)}
+    for name, cross_fit in (("ours", True), ("without_cross_fit", False)):
+        found = bayes.classify_3d(
+            known, mean_volume(TWO, maps), n_classes=2, rng=seed, mask_diameter=DIAMETER, workers=2, progress=False,
+            cross_fit=cross_fit,
+        )  # fmt: skip
+        numbers |= {f"{name}_class_accuracy": scores(found.label, truth.label, "")["_class_accuracy"]}
+    return numbers
+
+
+def null(options, snr, seed, folder):
+    """Pure noise, from the ribosome at 60 Å."""
+    n = 400 if options.quick else 2000
+    particles, _ = draw(ONE, 50, seed=seed)
+    noise = np.random.default_rng(seed).standard_normal((n, SIZE, SIZE)).astype(np.float32)
+    empty = Particles(noise, PIXEL, ctf=particles[np.arange(n) % 50].ctf)
+    (reference,) = true_volumes(ONE, _)
+    found, cpu = cpu_of(
+        lambda: bayes.refine(empty, reference, rng=seed, mask_diameter=DIAMETER, workers=2, progress=False)
+    )
+    return {"reported_angstrom": round(found.resolution, 2), "cpu_seconds": cpu}
+
+
+def throughput(options, snr, seed, folder):
+    """Million poses scored per second of one core: 768 views × 48 in-plane angles × 29 shifts."""
+    n, shifts = 96, bayes.Sampling(3, 6.0, 2.0).shifts_px()[0]
+    particles, truth = draw(ONE, n, seed=seed)
+    noise = model.initial_noise(particles, rng=0)
+    views = slices.view_matrices(3, rotations.random_rotations(1, rng=0)[0])
+    numbers = {}
+    for max_shell in (15, 24):
+        grid = bayes.PolarGrid.covering(SIZE, max_shell, DIAMETER / 2 / PIXEL)
+        observed = observations.observe(particles, grid, noise[np.zeros(n, int)], np.zeros((n, 2)), 1)
+        bank = slices.fill_bank([projection.prepare(*true_volumes(ONE, truth))], views, grid, 1)
+        phases = projection.shift_phases(grid.points, shifts, SIZE).reshape(-1, grid.n_radii, grid.n_angles)
+        tables = coarse.full_turn_tables(grid, 7.5)
+        blocks = [slice(i, i + 8) for i in range(0, n, 8)]
+        with threadpool_limits(1, user_api="blas"):
+            coarse.global_scores(bank, observed, blocks[0], phases, grid, tables)  # compiles
+            started = time.process_time()
+            for block in blocks:
+                coarse.global_scores(bank, observed, block, phases, grid, tables)
+            cpu = time.process_time() - started
+        numbers[f"mpose_per_s_core_{max_shell}_shells"] = round(n * len(bank) * 48 * len(shifts) / cpu / 1e6, 1)
+    return numbers
+
+
+def four_ribosomes(n, seed, snr):
+    """Particles, truth, the true volumes, and their mean."""
+    particles, truth = draw(FOUR, n, seed=seed, snr=snr)
+    maps = true_volumes(FOUR, truth)
+    return particles, truth, maps, mean_volume(FOUR, maps)
+
+
+def scores(label, truth, name):
+    """Accuracy under the best naming of the classes, and recall of the rarest species."""
+    counts = np.zeros((truth.max() + 1, max(truth.max(), label.max()) + 1), dtype=int)
+    np.add.at(counts, (truth, label), 1)
+    rows, columns = linear_sum_assignment(-counts)
+    rarest = int(np.bincount(truth).argmin())
+    return {
+        f"{name}_class_accuracy": round(float(counts[rows, columns].sum() / len(truth)), 4),
+        f"{name}_minority_recall": round(float(counts[rarest, columns[rarest]] / counts[rarest].sum()), 4),
     }
 
 
-def cross_fitting(particles, start, truth, n, seeds):
-    """Class accuracy of small sets, scored with and without the other half's volumes."""
-    found = {True: [], False: []}
-    for seed in range(seeds):
-        chosen = np.sort(np.random.default_rng(seed).choice(len(particles), n, replace=False))
-        for cross_fit in found:
-            result = bayes.classify_3d(
-                particles[chosen], start, n_classes=2, rng=seed, mask_diameter=DIAMETER, progress=False,
-                cross_fit=cross_fit, n_iterations=12,
-            )  # fmt: skip
-            found[cross_fit].append(class_accuracy(result.label, truth.label[chosen]))
-    return round(float(np.mean(found[True])), 3), round(float(np.mean(found[False])), 3)
+def cpu_of(function):
+    """Result, and CPU seconds of this process."""
+    before = time.process_time()
+    return function(), round(time.process_time() - before, 1)
 
 
-def poses_per_second(particles, volume, *, max_shell, n=96):
-    """Million poses scored per second of one core: 768 views × 48 in-plane angles × 29 shifts."""
-    grid = bayes.PolarGrid.covering(SIZE, max_shell, DIAMETER / 2 / PIXEL)
-    some = particles[:n]
-    noise = model.initial_noise(some, rng=0)
-    observed = observations.observe(some, grid, noise[np.zeros(n, int)], np.zeros((n, 2)), 1)
-    views = slices.view_matrices(3, rotations.random_rotations(1, rng=0)[0])
-    bank = slices.fill_bank([projection.prepare(volume)], views, grid, 1)
-    shifts = bayes.Sampling(3, 6.0, 2.0).shifts_px()[0]
-    phases = projection.shift_phases(grid.points, shifts, SIZE).reshape(-1, grid.n_radii, grid.n_angles)
-    tables = coarse.full_turn_tables(grid, 7.5)
-    with threadpool_limits(1, user_api="blas"):
-        coarse.global_scores(bank, observed, slice(0, 8), phases, grid, tables)
-        _, _, cpu = timed(
-            lambda: [
-                coarse.global_scores(bank, observed, slice(i, i + 8), phases, grid, tables) for i in range(0, n, 8)
-            ]
-        )
-    return round(n * len(bank) * 48 * len(shifts) / cpu / 1e6, 1)
+def run_relion(options, folder, command, particles, reference):
+    """The record of RELION's run on these particles, or None where it is not wanted or not to be had."""
+    if options.relion == "none" or (options.relion == "kept" and not (folder / "relion.json").exists()):
+        return None
+    _relion.write_inputs(folder, particles, reference)
+    return _relion.run(folder, "relion", command, diameter=DIAMETER)
+
+
+def matching_rows(theirs, ours):
+    """Rows of RELION's file in our order: it sorts particles by micrograph."""
+    number = np.array([int(name.split("@")[0]) for name in theirs.metadata["rlnImageName"]])
+    if len(number) != len(ours):
+        raise RuntimeError(f"RELION wrote {len(number)} particles of {len(ours)}")
+    return np.argsort(number)
+
+
+def summary(numbers, snr):
+    """The figures that are asked for, at one SNR; None where they were not measured."""
+
+    def mean(part, *keys):
+        values = numbers.get(part, {}).get(snr, [])
+        for key in keys:
+            values = [value[key] for value in values if key in value]
+        return round(float(np.mean(values)), 4) if values else None
+
+    recall = [row["given_poses"]["ours_minority_recall"] for row in numbers.get("classes", {}).get(snr, [])]
+    return {
+        "snr": snr, "speedup_cpu": mean("refine", "speedup_cpu"),
+        "speedup_cpu_classes_global": mean("search", "speedup_cpu"),
+        "ours_fsc05_angstrom": mean("refine", "ours_fsc05_angstrom"),
+        "relion_fsc05_angstrom": mean("refine", "relion_fsc05_angstrom"),
+        "ours_class_accuracy": mean("classes", "given_poses", "ours_class_accuracy"),
+        "ours_class_accuracy_no_poses": mean("classes", "no_poses", "ours_class_accuracy"),
+        "relion_class_accuracy": mean("classes", "given_poses", "relion_class_accuracy"),
+        "oracle_class_accuracy": mean("classes", "oracle_class_accuracy"),
+        "minority_recall": mean("classes", "given_poses", "ours_minority_recall"),
+        "seeds": len(recall), "seeds_with_minority_recall_over_0.9": int(np.sum(np.array(recall) >= 0.9)),
+        "mpose_per_s_core": mean("throughput", "mpose_per_s_core_24_shells"),
+        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+    }  # fmt: skip
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="1,000 particles, one small set")
-    parser.add_argument("--workers", default=2, type=int, help="threads")
+    parser.add_argument("--quick", action="store_true", help="half size, no RELION, no classes; under a minute")
+    parser.add_argument("--parts", nargs="+", choices=PARTS)
+    parser.add_argument("--snr", nargs="+", type=float, default=[0.2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--folder", type=Path, help="keep RELION's files here and go on from them")
+    parser.add_argument("--relion", choices=["run", "kept", "none"], default="run" if _relion.installed() else "none")
     options = parser.parse_args()
-    n = 1000 if options.quick else 4000
-    particles, truth = draw_particles(n, snr=0.2, seed=1)
-    reference = samples.ribosome().volume(SIZE, PIXEL, ratchet=0.0, factor=False)
-    numbers = {"particles": n, "snr": 0.2, "workers": options.workers}
-    refinement, wall, cpu = timed(
-        lambda: bayes.refine(
-            particles, reference, rng=0, mask_diameter=DIAMETER, workers=options.workers, progress=False
-        )
-    )
-    print(refinement, *refinement.iterations, sep="\n  ")
-    numbers |= {"refine_seconds": round(wall, 1), "refine_cpu_seconds": round(cpu, 1)}
-    numbers |= {"reported_resolution_angstrom": round(refinement.resolution, 1)}
-    numbers |= pose_accuracy(truth.poses, refinement.poses)
-    aligned = particles.__class__(
-        particles.images, PIXEL, ctf=particles.ctf, poses=Poses(refinement.poses.rotation, refinement.poses.shift)
-    )
-    start = Volume(refinement.volume.data, PIXEL)
-    classes, wall, cpu = timed(
-        lambda: bayes.classify_3d(
-            aligned, start, n_classes=2, rng=0, mask_diameter=DIAMETER, workers=options.workers, progress=False
-        )
-    )
-    print(classes, *classes.iterations, sep="\n  ")
-    numbers |= {
-        "classify_seconds": round(wall, 1), "classify_cpu_seconds": round(cpu, 1),
-        "class_accuracy": round(class_accuracy(classes.label, truth.label), 4),
-        "oracle_class_accuracy": round(oracle_accuracy(particles, truth), 4),
-    }  # fmt: skip
-    few, seeds = (200, 2) if options.quick else (200, 6)
-    with_halves, without = cross_fitting(aligned, start, truth, few, seeds)
-    numbers |= {"small_set": few, "small_set_accuracy": with_halves, "small_set_accuracy_without_cross_fit": without}
-    numbers["mpose_per_s_core_15_shells"] = poses_per_second(particles, start, max_shell=15)
-    numbers["mpose_per_s_core_24_shells"] = poses_per_second(particles, start, max_shell=24)
-    numbers["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-    print(json.dumps(numbers))
+    if options.quick:
+        options.relion = "none"
+    numbers = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for part in options.parts or (QUICK if options.quick else PARTS):
+            of_snr = part not in ("null", "throughput")
+            for snr in options.snr if of_snr else options.snr[:1]:
+                for seed in options.seeds if part != "throughput" else options.seeds[:1]:
+                    started = time.perf_counter()
+                    folder = (options.folder or Path(scratch)) / f"{part}-snr{snr:g}-seed{seed}"
+                    found = globals()[part](options, snr, seed, folder)
+                    found["seconds"] = round(time.perf_counter() - started, 1)
+                    print(part, f"SNR {snr:g}," if of_snr else "", f"seed {seed}", json.dumps(found), flush=True)
+                    numbers.setdefault(part, {}).setdefault(snr, []).append(found)
+    print(json.dumps(summary(numbers, options.snr[0]) | numbers, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

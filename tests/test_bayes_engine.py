@@ -22,11 +22,15 @@ def phantom():
 
 @pytest.fixture(scope="module")
 def astigmatic(phantom):
-    """Twenty noisy images with 1,000 Å of astigmatism, several times the usual."""
+    return astigmatic_images(phantom, 20)
+
+
+def astigmatic_images(phantom, n):
+    """Noisy images with 1,000 Å of astigmatism, several times the usual."""
     rng = np.random.default_rng(4)
-    poses = Poses(Rotation.random(20, rng=rng), rng.normal(0, 6, (20, 2)))
-    defocus = rng.uniform(1.2e4, 2.2e4, 20)
-    lens = CTF(defocus, defocus + rng.normal(0, 1000, 20), rng.uniform(0, 180, 20))
+    poses = Poses(Rotation.random(n, rng=rng), rng.normal(0, 6, (n, 2)))
+    defocus = rng.uniform(1.2e4, 2.2e4, n)
+    lens = CTF(defocus, defocus + rng.normal(0, 1000, n), rng.uniform(0, 180, n))
     images = ctf.apply(projection.project(phantom, poses), lens, PIXEL)
     images += rng.normal(0, 2 * images.std(), images.shape).astype(np.float32)
     return Particles(images, PIXEL, ctf=lens, poses=poses)
@@ -71,13 +75,14 @@ def test_in_plane_rotation_of_a_slice_is_a_phase(phantom):
     assert np.abs(turned - direct).max() < 0.01 * np.abs(direct).max()
 
 
-def test_polar_likelihood_agrees_with_the_cartesian_one(phantom, astigmatic):
+def test_polar_likelihood_agrees_with_the_cartesian_one(phantom):
     """All in-plane angles, nine views around the truth, five shifts: correlation and best pose, with astigmatism."""
+    n, astigmatic = 1000, astigmatic_images(phantom, 1000)
     max_shell, sigma2 = 15, float(np.var(astigmatic.images)) * SIZE**2 / 2
     grid = PolarGrid.covering(SIZE, max_shell, 17)
-    noise = np.full((20, SIZE // 2 + 1), sigma2)
+    noise = np.full((n, SIZE // 2 + 1), sigma2)
     n_harmonics = count_harmonics(astigmatic, grid)
-    observed = observe(astigmatic, grid, noise, np.zeros((20, 2)), n_harmonics)
+    observed = observe(astigmatic, grid, noise, np.zeros((n, 2)), n_harmonics)
     shifts = shift_grid(1, 1)
     phases = projection.shift_phases(grid.points, shifts, SIZE).reshape(-1, grid.n_radii, grid.n_angles)
     tables = AngleTables(int(grid.bands[-1]), np.pi * np.arange(18) / 18, full_turn=True)
@@ -89,8 +94,8 @@ def test_polar_likelihood_agrees_with_the_cartesian_one(phantom, astigmatic):
     recorded = recorded[:, half.rows, half.columns][:, inside]
     lens = ctf.evaluate(astigmatic.ctf, *(points / (SIZE * PIXEL)).T)
     prepared = projection.prepare(phantom)
-    same, pooled = 0, []
-    for i in range(20):
+    same, each, pooled = 0, [], []
+    for i in range(n):
         pose = astigmatic.poses.rotation[i]
         tilts = Rotation.from_rotvec(np.radians(8) * np.array([[x, y, 0] for x in (-1, 0, 1) for y in (-1, 0, 1)]))
         views = (pose * tilts).as_matrix()
@@ -105,11 +110,12 @@ def test_polar_likelihood_agrees_with_the_cartesian_one(phantom, astigmatic):
         centred = recorded[i] * projection.shift_phases(points, shifts, SIZE).conj()
         cross = (predicted.conj() @ centred.T).real - 0.5 * (np.abs(predicted) ** 2).sum(1)[:, None]
         direct = (cross / sigma2).reshape(36, 9, 5)
-        assert np.corrcoef(polar.ravel(), direct.ravel())[0, 1] > 0.9995
+        each.append(np.corrcoef(polar.ravel(), direct.ravel())[0, 1])
         pooled.append([values.ravel() - values.mean() for values in (polar, direct)])
         same += polar.argmax() == direct.argmax()
+    assert np.quantile(each, 0.01) > 0.9995
     assert np.corrcoef(*np.hstack(pooled))[0, 1] > 0.9999
-    assert same >= 19  # neighbouring poses may tie within rounding
+    assert same >= 0.99 * n  # neighbouring poses may tie within rounding
 
 
 def test_expectation_and_maximisation_are_adjoint(phantom, astigmatic):
@@ -145,9 +151,14 @@ def test_expectation_and_maximisation_are_adjoint(phantom, astigmatic):
     scale = np.linalg.norm(posterior) * np.linalg.norm(score)
     assert abs(inner - expected) < 1e-5 * scale
     assert abs(cross.sum() - expected) < 1e-5 * scale
+    norms = np.empty((4, 4), dtype=np.float32)
+    _kernels.norm_harmonics(bank.power, rows, angle, observed.lens[0], norms)
+    table = angle_table(2 * np.arange(2), tables.angles).swapaxes(0, 1).reshape(-1, 7).T
+    expected = float((posterior.sum(2, dtype=float) * (table @ norms)).sum())
+    assert norm.sum() == pytest.approx(expected, rel=1e-5)
     # weights: what is inserted is what the rings hold, Σ Γ · area · ⟨CTF²/σ²⟩
     total = posterior.sum((0, 2)).astype(float) @ np.tile(observed.lens[0, 0, :, 0], (4, 1)).sum(1)
-    assert accumulator.weights.sum() == pytest.approx(total, rel=1e-4)
+    assert accumulator.weights.sum() == pytest.approx(total, rel=1e-5)
 
 
 def test_norm_harmonics_are_the_norm_of_a_slice_under_its_ctf(phantom, astigmatic):

@@ -139,6 +139,46 @@ def test_simulation_on_the_cluster(client, monkeypatch, tmp_path):
         simulate.particles(population, imaging, rng=5, workers="many", progress=False)
 
 
+@pytest.fixture(scope="module")
+def few():
+    """Sixty images of a phantom with 24 px, their poses, and the phantom."""
+    from cryonb import samples, simulate
+
+    body = samples.blobs(20, radius=70.0, sigma=10.0, rng=5)
+    imaging = simulate.Imaging(24, 10.0, snr=0.5, diameter=190.0, shift_sigma=5.0)
+    population = simulate.populate(body, simulate.Species("all"), 60, rng=7)
+    particles, truth = simulate.particles(population, imaging, rng=8, progress=False)
+    return particles, truth.poses, body.volume(24, 10.0)
+
+
+@pytest.mark.parametrize("question", ["classify_2d", "classify_3d", "refine", "initial_model"])
+def test_the_engine_on_the_cluster(client, few, question, monkeypatch):
+    from cryonb import bayes
+
+    for room in ("expectation", "averages"):
+        monkeypatch.setattr(sys.modules[f"cryonb.bayes.{room}"], "CHUNK", 15)  # several chunks
+    particles, poses, reference = few
+    options = {"rng": 1, "mask_diameter": 190.0, "progress": False}
+    arguments, more = {
+        "classify_2d": ((particles,), {"n_classes": 2, "n_iterations": 2}),
+        "classify_3d": (
+            (dataclasses.replace(particles, poses=poses), reference), {"n_classes": 2, "n_iterations": 2}
+        ),
+        "refine": ((particles, reference), {}),
+        "initial_model": ((particles,), {"n_batches": 3, "batch_size": 40}),
+    }[question]  # fmt: skip
+    here, there = (
+        getattr(bayes, question)(*arguments, workers=workers, **options, **more) for workers in (2, client)
+    )  # fmt: skip
+    assert len(here.iterations) == len(there.iterations)
+    for record, other in zip(here.iterations, there.iterations):
+        np.testing.assert_array_equal(record.noise, other.noise)
+    np.testing.assert_array_equal(here.poses.rotation.as_quat(), there.poses.rotation.as_quat())
+    np.testing.assert_array_equal(here.poses.shift, there.poses.shift)
+    if question != "refine":
+        np.testing.assert_array_equal(here.probability, there.probability)
+
+
 def test_error_on_the_cluster_names_the_chunk(client):
     with pytest.raises(ZeroDivisionError) as caught:
         map_reduce(_fail_at_three, range(5), workers=client)
