@@ -7,7 +7,10 @@ from .ctf import resolution_axis
 from .style import new_axes, styled
 from .volumes import images
 
-__all__ = ["angular_error", "class_averages", "class_choice", "confusion", "iterations", "occupancy", "shell_spectra"]
+__all__ = [
+    "angular_error", "class_averages", "class_choice", "confusion", "iterations", "occupancy", "responsibilities",
+    "responsibility", "shell_spectra",
+]  # fmt: skip
 
 FIRST, SECOND = "#0072B2", "#D55E00"
 
@@ -203,6 +206,66 @@ def angular_error(errors, *, ax=None, label=None):
     ax.minorticks_off()
     ax.set(xlabel="error of the orientation (°)", ylabel="particles (%)", xlim=(0.3, 180), ylim=(0, 102))
     ax.legend(loc="best")
+    return ax
+
+
+@styled
+def responsibilities(weights, angles, *, truth=None, ax=None):
+    """How probable each in-plane angle of each image is: one row an image, darker is more probable.
+
+    Parameters
+    ----------
+    weights : ndarray (n, a)
+        Rows sum to 1.
+    angles : ndarray (a,)
+        Degrees, increasing evenly.
+    truth : ndarray (n,), optional
+        True angles in degrees; the rows are sorted by them.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, width=4.4, height=3.1)
+    weights, angles = np.asarray(weights), np.asarray(angles)
+    order = np.arange(len(weights)) if truth is None else np.argsort(truth, kind="stable")
+    edge = (angles[1] - angles[0]) / 2
+    extent = (angles[0] - edge, angles[-1] + edge, len(weights), 0)
+    shown = ax.imshow(
+        weights[order], cmap="magma_r", vmin=0, vmax=1, extent=extent, origin="upper", aspect="auto",
+        interpolation="nearest",
+    )  # fmt: skip
+    ax.figure.colorbar(shown, ax=ax, label="responsibility")
+    ax.set(xlabel="in-plane angle (°)", ylabel="image" if truth is None else "image, by true angle")
+    return ax
+
+
+@styled
+def responsibility(weights, angles, *, truth=None, ax=None):
+    """How probable each in-plane angle of one image is.
+
+    Parameters
+    ----------
+    weights : ndarray (a,)
+        Sums to 1.
+    angles : ndarray (a,)
+        Degrees.
+    truth : float, optional
+        Degrees; a dotted line.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, width=4.4, height=2.4)
+    ax.step(angles, weights, where="mid", color=FIRST)
+    ax.fill_between(angles, weights, step="mid", color=FIRST, alpha=0.25, lw=0)
+    if truth is not None:
+        ax.axvline(truth, color="#222222", lw=0.8, ls=":", label="truth")
+        ax.legend(loc="best")
+    ax.set(xlabel="in-plane angle (°)", ylabel="responsibility", ylim=(0, 1.02))
     return ax
 
 

@@ -9,6 +9,7 @@ from .iterations import Iterations
 from .manifold import LandscapeExplorer
 from .ngl import density_scene, nglview, view
 from .reconstruction import BackProjection
+from .responsibilities import Responsibilities
 from .volumes import DensityMovie
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ImageFormation",
     "Iterations",
     "LandscapeExplorer",
+    "Responsibilities",
     "density_scene",
     "nglview",
     "view",
