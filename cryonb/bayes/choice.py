@@ -26,7 +26,9 @@ __all__ = ["ClassChoice", "choose_classes"]
 HELD_OUT = 0.25  # share of the particles that judge
 SPREAD, FINISH = 8, 12  # iterations at most with too many classes, and with the right number
 RELAX = 2  # iterations after a merging or a change of T
-SAVED = ("phase", "class_evidence", "tau_evidence", "noise", "shell", "chosen_at")
+SAVED = ("phase", "untried", "class_evidence", "tau_evidence", "noise", "shell", "chosen_at")
+SPLIT = 6  # iterations in which a class's own particles part
+LEAST = 10  # particles of either half that a class needs
 TRIES = 2  # pairs that are merged on trial where the first costs evidence
 
 
@@ -114,9 +116,10 @@ def choose_classes(
     the two classes whose volumes the images can tell apart least (Ward's criterion, J Am Stat Assoc 58:236 (1963),
     on differences weighted by 1/σ²) become one, the rest settles, and the held-out particles are scored, down to one
     class. K is the smallest whose mean log evidence is within one standard error (paired, over particles) of the
-    best; T, with that K, the nearest to 1 within one standard error of the best. Last, the held-out particles join
-    and the classes settle. It costs about as much as two classifications with ``most`` / 2 classes. A continuum of
-    states has no K: then the curve goes on rising to ``most``.
+    best. Then each class is split by its own particles alone, and stays split where evidence rises by two standard
+    errors: what an early merging hid comes back. T, with that K, is the nearest to 1 within one standard error of the
+    best. Last, the held-out particles join and the classes settle. It costs about as much as three classifications
+    with ``most`` / 2 classes. A continuum of states has no K: then the curve goes on rising to ``most``.
     """
     (reference,) = fit_references(particles, [reference])
     diameter = check_input(particles, [reference], mask_diameter)
@@ -171,6 +174,7 @@ class _Search:
         self.tau_evidence = np.full((len(tau_fudges), len(self.held_out)), np.nan)
         self.best = None  # the state with the K that would be chosen were there no smaller one
         self.noise, self.shell = np.zeros(0), 0.0  # with which the held-out particles are scored
+        self.untried = []  # classes that may still be split
         self.chosen_at = 0  # iterations before all particles take part
 
     def start(self, reference):
@@ -180,7 +184,7 @@ class _Search:
     def enter(self, phase):
         self.phase = phase
         self.job.used = np.ones(len(self.job.particles), dtype=bool)
-        if phase in ("spread", "merge", "temper"):
+        if phase not in ("finish", "done"):
             self.job.used[self.held_out] = False
 
     def values(self):
@@ -263,9 +267,55 @@ class _Search:
         self.state = found[0]
         self.judge(*found)
         if len(self.state.weights) == 1:
+            self.untried = list(range(len(self.best.weights)))
+            self.enter("split")
+        return found[0]
+
+    def split(self):
+        """Try to split one class, by its own particles alone: two states that never came apart may do so here."""
+        made = None
+        if self.untried and len(self.best.weights) < self.job.settings.n_classes:
+            k, *self.untried = self.untried
+            made = self.halved(k)
+        if made is not None:
+            count, evidence = len(made.weights), self.relaxed(made)
+            if _better(evidence, self.class_evidence[count - 2], errors=2):
+                self.class_evidence[count - 1] = evidence
+                self.best = made
+                self.untried = [i - (i > k) for i in self.untried] + [count - 2, count - 1]
+        if not self.untried or len(self.best.weights) == self.job.settings.n_classes:
             self.state = self.best
             self.enter("temper")
-        return found[0]
+        return made
+
+    def halved(self, k):
+        """A copy of the best state in which class k has become two, the last; None where it has too few particles."""
+        job, best = self.job, self.best
+        whole = job.used
+        job.used = whole & (best.probability.argmax(1) == k)
+        pair = None
+        if min(len(job.members(side)) for side in job.sides) >= 2 * LEAST:
+            pair = job.fresh([best.maps[side, k] for side in (0, 1)], best.noise, 2, self.shell)
+            job.split(pair, np.random.default_rng([job.settings.seed, 4, len(best.weights), k]))
+            for _ in range(SPLIT):
+                job.iterate(pair)
+        job.used = whole
+        if pair is None:
+            return None
+        state = copy.deepcopy(best)
+        parts = pair.difference + (pair.consensus - best.consensus)[:, None]
+        state.difference = np.concatenate([np.delete(state.difference, k, 1), parts], 1)
+        state.maps = np.concatenate([np.delete(state.maps, k, 1), pair.maps], 1)
+        state.joined = np.concatenate([np.delete(state.joined, k, 0), pair.joined])
+        state.weights = np.append(np.delete(state.weights, k), best.weights[k] * pair.weights)
+        shared = best.probability[:, k, None] * pair.probability
+        state.probability = np.concatenate([np.delete(state.probability, k, 1), shared], 1)
+        label = state.top.label
+        label[label == k] = len(best.weights)  # which of the two the next iteration says
+        label[label > k] -= 1
+        for side in job.sides:
+            job.refilter(state, side)
+        return state
 
     def pairs(self):
         """Pairs of classes, those that the images can tell apart least first."""
@@ -336,7 +386,7 @@ class _Search:
         )  # fmt: skip
 
 
-def _better(one, other):
-    """Whether evidence is higher by more than the standard error of the paired difference."""
+def _better(one, other, *, errors=1):
+    """Whether evidence is higher by more than the standard error of the paired difference, or so many of them."""
     more = one - other
-    return more.mean() > more.std() / np.sqrt(len(more))
+    return more.mean() > errors * more.std() / np.sqrt(len(more))

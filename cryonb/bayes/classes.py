@@ -93,7 +93,7 @@ class Job:
 
     def start(self, volumes):
         """Low-passed references on the grey scale; from one, classes that random parts of the particles make."""
-        particles, n_k, n = self.particles, self.settings.n_classes, len(self.particles)
+        particles, n_k = self.particles, self.settings.n_classes
         rng = np.random.default_rng([self.settings.seed, 1])
         noise = initial_noise(particles, rng=rng)
         shell = max(particles.box_size / self.settings.initial_resolution, 2.0)
@@ -107,16 +107,23 @@ class Job:
             prepared.append(
                 on_grey_scale(particles, volume, noise, self.grid(min(shell, 20)), everywhere, rng=rng).data
             )
-        maps = np.stack([np.stack(prepared if len(prepared) == n_k else prepared * n_k)] * 2)
-        poses = Poses(Rotation.identity(n)) if particles.poses is None else particles.poses
-        state = State(
+        state = self.fresh([prepared[0]] * 2, noise, n_k, shell)
+        if len(prepared) == n_k:
+            state.maps[:], state.joined[:] = prepared, prepared
+        if len(volumes) == 1 and n_k > 1:
+            self.split(state, rng)
+        return state
+
+    def fresh(self, halves, noise, n_k, shell):
+        """A state in which n_k classes do not differ yet, from a reference for either half (d, d, d)."""
+        n = len(self.particles)
+        poses = Poses(Rotation.identity(n)) if self.particles.poses is None else self.particles.poses
+        maps = np.stack([np.stack([half] * n_k) for half in halves])
+        return State(
             maps, np.zeros((2, *maps.shape[2:]), np.float32), np.zeros_like(maps), maps[0].copy(), noise,
             np.full(n_k, 1 / n_k), poses.rotation.as_matrix(), np.array(poses.shift), np.full((n, n_k), 1 / n_k),
             np.zeros(n), self.settings.tau_fudge, 10.0, shell, [], TopPoses.empty(n, KEPT),
         )  # fmt: skip
-        if len(volumes) == 1 and n_k > 1:
-            self.split(state, rng)
-        return state
 
     def split(self, state, rng):
         """Seed the classes with random parts of the particles: of the half that is scored last, or of both."""
@@ -127,10 +134,10 @@ class Job:
         for side in self.sides[-1:] if self.settings.cross_fit else self.sides:
             members = rng.permutation(self.members(side))
             parts = []
-            for k in range(self.settings.n_classes):
+            for k in range(len(state.weights)):
                 model = Model((self.volume(state.maps[0, k]),), state.noise, np.ones(1), state.sigma_offset)
                 statistics, _ = expectation(
-                    self.particles, model, grid, sampling, index=np.sort(members[k :: self.settings.n_classes]),
+                    self.particles, model, grid, sampling, index=np.sort(members[k :: len(state.weights)]),
                     poses=self.poses(state), workers=self.workers,
                 )  # fmt: skip
                 parts.append(statistics)
