@@ -135,9 +135,9 @@ def test_an_unevenly_resolved_map_gets_nearer_to_the_truth(seed):
 def test_pure_noise_is_given_no_better_resolution_with_local_weights():
     """As without them (test_bayes_questions): one FSC of noise is itself noisy, so a mean of three."""
     reference = samples.blobs(30, radius=80.0, sigma=9.0, rng=5).volume(SIZE, 8.0)
-    lens, curves = CTF(np.full(100, 1.5e4), np.full(100, 1.5e4)), []
+    lens, curves = CTF(np.full(60, 1.5e4), np.full(60, 1.5e4)), []
     for seed in range(3):
-        images = np.random.default_rng(seed).standard_normal((100, SIZE, SIZE)).astype(np.float32)
+        images = np.random.default_rng(seed).standard_normal((60, SIZE, SIZE)).astype(np.float32)
         noise = Particles(images, 8.0, ctf=lens)
         found = bayes.refine(noise, reference, rng=1, mask_diameter=190.0, local_prior=True, workers=1, progress=False)
         curves.append(found.correlation)
