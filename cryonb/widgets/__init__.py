@@ -3,6 +3,7 @@
 Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryonb.widgets.ngl`).
 """
 
+from .class_selection import ClassSelection
 from .ctf import ContrastTransfer
 from .image_formation import ImageFormation
 from .iterations import Iterations
@@ -14,6 +15,7 @@ from .volumes import DensityMovie
 
 __all__ = [
     "BackProjection",
+    "ClassSelection",
     "ContrastTransfer",
     "DensityMovie",
     "ImageFormation",

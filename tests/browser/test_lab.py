@@ -57,6 +57,17 @@ def test_chicken_and_egg(lab, page):
     assert not complaints(page)
 
 
+@on("07_two_d_classes.ipynb")
+def test_two_d_classes(lab, page):
+    (panel,) = lab.panels(page)
+    lab.pictures(panel)
+    assert lab.execute(page, "print(chooser.boxes[1].value, len(chooser.chosen))") == "False 4"
+    panel.locator(".widget-checkbox", has_text="class 2").locator("input").click()
+    page.wait_for_function("() => document.querySelector('.cryonb-panel').innerText.includes('5 classes')")
+    assert lab.execute(page, "print(chooser.boxes[1].value, len(chooser.chosen))") == "True 5"
+    assert not complaints(page)
+
+
 @on("08_start_from_nothing.ipynb")
 def test_start_from_nothing(lab, page):
     (panel,) = lab.panels(page)
