@@ -13,9 +13,10 @@
 - throughput: million poses per second of one core.
 
 RELION 3.1.3 runs in its legacy double-precision CPU path, one thread a process; newer ones are several times faster.
-Without poses it makes two iterations only, since each takes minutes. What it finished stays in
-``--folder`` and is not run again; ``--relion kept`` uses that and runs nothing. CPU seconds are user and system time,
-of RELION over MPI those of the two ranks that work. ``--quick``: refine, null and throughput at half size, no RELION.
+Without poses it makes two iterations only, since each takes minutes. What it finished stays in ``--folder`` and is not
+run again (name another folder when its options change here); ``--relion kept`` runs nothing. CPU seconds are user and
+system time, of RELION over MPI those of the two ranks that work. ``--quick``: refine, null and throughput at half
+size, without RELION.
 Prints one JSON object last; its first keys are of the first SNR, means over the seeds.
 """
 
@@ -32,8 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import _relion  # noqa: E402
 import numpy as np  # noqa: E402
-from _ribosomes import DIAMETER, FOUR, ONE, PIXEL, SIZE, draw, mean_volume, true_volumes  # noqa: E402
-from scipy.optimize import linear_sum_assignment  # noqa: E402
+from _ribosomes import DIAMETER, FOUR, ONE, PIXEL, SIZE, draw, mean_volume, scores, true_volumes  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
 from cryonb import alignment, bayes, io, manifold, projection, resolution, rotations  # noqa: E402
@@ -181,18 +181,6 @@ def four_ribosomes(n, seed, snr):
     particles, truth = draw(FOUR, n, seed=seed, snr=snr)
     maps = true_volumes(FOUR, truth)
     return particles, truth, maps, mean_volume(FOUR, maps)
-
-
-def scores(label, truth, name):
-    """Accuracy under the best naming of the classes, and recall of the rarest species."""
-    counts = np.zeros((truth.max() + 1, max(truth.max(), label.max()) + 1), dtype=int)
-    np.add.at(counts, (truth, label), 1)
-    rows, columns = linear_sum_assignment(-counts)
-    rarest = int(np.bincount(truth).argmin())
-    return {
-        f"{name}_class_accuracy": round(float(counts[rows, columns].sum() / len(truth)), 4),
-        f"{name}_minority_recall": round(float(counts[rarest, columns[rarest]] / counts[rarest].sum()), 4),
-    }
 
 
 def cpu_of(function):
