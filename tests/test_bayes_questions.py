@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from cryonb import bayes, ctf, parallel, projection, rotations, samples, simulate
+from cryonb.bayes import maximisation
 from cryonb.bayes.records import iterations_from_table, iterations_to_table
 from cryonb.types import CTF, Particles, Poses, Volume
 
@@ -58,6 +59,8 @@ def test_refine_reports_what_it_did(refinement):
     assert refinement.correlation[1] > 0.9 and 16 <= refinement.resolution < 60
     assert np.bincount(refinement.half).tolist() == [100, 100]
     assert all(0 <= record.pmax <= 1 and record.entropy >= 0 for record in records)
+    f = records[-1].correlation[8]
+    assert records[-1].ssnr.shape == (1, SIZE // 2 + 1) and records[-1].ssnr[0, 8] == pytest.approx(f / (1 - f))
     assert "200 particles" in repr(refinement) and "local" in repr(records[-1])
     again = iterations_from_table(iterations_to_table(records))
     assert np.array_equal(again[-1].noise, records[-1].noise) and again[-1].resolution == records[-1].resolution
@@ -109,52 +112,18 @@ def test_a_monitor_sees_every_iteration(two_classes):
     assert np.allclose(seen[-1][1][0].data, found.volumes[0].data)
 
 
-def symmetric_particles(group, n, *, rng):
-    """Noisy views of a phantom with a point group, their poses, and its volume."""
-    rng = np.random.default_rng(rng)
-    part = rng.normal(0, 30, (5, 3)) + [45.0, 10.0, 15.0]
-    atoms = np.concatenate([turn.apply(part) for turn in rotations.point_group(group)])
-    atoms = atoms, np.ones(len(atoms))
-    poses = Poses(rotations.random_rotations(n, rng=rng), rng.normal(0, 4, (n, 2)))
-    defocus = rng.uniform(1e4, 2e4, n)
-    lens = CTF(defocus, defocus)
-    images = ctf.apply(projection.project_atoms(atoms, 9.0, poses, SIZE, PIXEL), lens, PIXEL)
-    images = images / images.std() + rng.normal(0, 1.0, images.shape)
-    truth = projection.atoms_to_volume(atoms, 9.0, SIZE, PIXEL)
-    return Particles(images.astype(np.float32), PIXEL, ctf=lens), poses, truth
-
-
-def turned_volume(volume, turn):
-    from scipy.ndimage import affine_transform
-
-    matrix = turn.as_matrix()[::-1, ::-1]
-    centre = volume.size_px // 2
-    return affine_transform(volume.data, matrix, centre - matrix @ np.full(3, centre), order=3)
-
-
-@pytest.mark.parametrize("group", ["C3", "D2"])
-def test_a_symmetric_particle_is_refined(group):
-    particles, poses, truth = symmetric_particles(group, 100, rng=2)
-    found = bayes.refine(particles, truth, rng=0, symmetry=group, mask_diameter=230.0, workers=1, progress=False)
-    operators = rotations.point_group(group)
-    error = np.min(
-        [rotations.angular_distance(turn * poses.rotation, found.poses.rotation) for turn in operators], axis=0
-    )
-    assert np.median(error) < 5 and (error > 30).mean() < 0.05
-    turned = turned_volume(found.volume, operators[1])
-    assert np.corrcoef(found.volume.data.ravel(), turned.ravel())[0, 1] > 0.99
-    assert np.corrcoef(found.volume.data.ravel(), truth.data.ravel())[0, 1] > 0.95
-
-
+@pytest.mark.slow
 def test_pure_noise_is_given_no_better_resolution_than_the_start():
-    """Gold standard: halves share only what the low-passed reference brought."""
-    rng = np.random.default_rng(0)
-    lens = CTF(np.full(200, 1.5e4), np.full(200, 1.5e4))
-    noise = Particles(rng.standard_normal((200, SIZE, SIZE)).astype(np.float32), PIXEL, ctf=lens)
+    """Gold standard: halves share only what the low-passed reference brought. One FSC of noise is itself noisy."""
     reference = samples.blobs(30, radius=80.0, sigma=9.0, rng=5).volume(SIZE, PIXEL)
-    found = bayes.refine(noise, reference, rng=1, mask_diameter=DIAMETER, workers=1, progress=False)
+    lens, curves = CTF(np.full(60, 1.5e4), np.full(60, 1.5e4)), []
+    for seed in range(3):
+        images = np.random.default_rng(seed).standard_normal((60, SIZE, SIZE)).astype(np.float32)
+        noise = Particles(images, PIXEL, ctf=lens)
+        found = bayes.refine(noise, reference, rng=1, mask_diameter=DIAMETER, workers=1, progress=False)
+        curves.append(found.correlation)
     start = noise.box_size / 60.0  # shells; the soft low-pass ends one further on, and the mask blurs by one more
-    assert noise.box_size / found.resolution < start + 2
+    assert maximisation.last_shell_above(np.mean(curves, 0), 0.143) < start + 2
 
 
 def test_noise_of_unit_variance_is_found(refinement):
@@ -286,25 +255,8 @@ def test_one_class_one_particle_odd_box():
     assert four.probability.shape == (4, 1) and four.volumes[0].size_px == 25
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"ctf": None}, "have no CTF"),
-        ({"pixel_size": 4.0}, "box and pixel size, 32 px at 4 Å; got 32 px at 8 Å"),
-        ({"images": np.full((8, 32, 32), np.nan, np.float32)}, "must be finite"),
-        ({"images": np.ones((8, 32, 32), np.float32)}, "constant"),
-    ],
-)
-def test_input_that_cannot_be_used(model, planted, change, message):
-    particles = dataclasses.replace(planted[0][:8], metadata=None, optics=None, **change)
-    with pytest.raises(ValueError, match=message):
-        bayes.refine(particles, model.volume(SIZE, PIXEL), rng=0, progress=False)
-
-
 def test_arguments_that_cannot_be_used(model, planted):
     particles, volume = planted[0][:8], model.volume(SIZE, PIXEL)
-    with pytest.raises(ValueError, match="32 px at 8 Å; got 24 px at 8 Å"):
-        bayes.refine(particles, model.volume(24, PIXEL), rng=0, progress=False)
     with pytest.raises(ValueError, match="mask_diameter must be between"):
         bayes.refine(particles, volume, rng=0, mask_diameter=900, progress=False)
     with pytest.raises(ValueError, match="at least 2 particles"):

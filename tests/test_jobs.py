@@ -61,7 +61,7 @@ def test_the_same_command_resumes(files, refined, capsys):
     inputs = ["--i", str(folder / "particles.star"), "--ref", str(folder / "coarse.mrc")]
     assert main(["refine", *inputs, "--o", str(refined), *QUICK]) == 0
     assert (refined / "run_data.star").read_bytes() == before
-    assert "resampled from 24 to 32 px" in capsys.readouterr().out
+    assert "resampled from 24 px at 10.6667 Å to the particles' 32 px at 8 Å" in capsys.readouterr().out
     assert main(["refine", *inputs, "--o", str(refined), *QUICK, "--seed", "3"]) == 1
     assert "another job" in capsys.readouterr().err
 
@@ -117,7 +117,7 @@ def test_classes_and_a_first_volume_from_the_particles_alone(files, tmp_path):
     ("arguments", "message"),
     [
         (["refine", "--i", "{folder}/none.star", "--ref", "{folder}/reference.mrc"], "none.star"),
-        (["refine", "--i", "{folder}/particles.star", "--ref", "{folder}/wide.mrc"], "expected the same"),
+        (["refine", "--i", "{folder}/particles.star", "--ref", "{folder}/wide.mrc"], "wide.mrc: reference 1 is larger"),
         (
             ["classify3d", "--i", "{folder}/particles.star", "--ref", "{folder}/reference.mrc", "--K", "500"],
             "n_classes",
@@ -126,7 +126,7 @@ def test_classes_and_a_first_volume_from_the_particles_alone(files, tmp_path):
 )
 def test_input_that_cannot_be_used(files, tmp_path, capsys, arguments, message):
     folder, _, _ = files
-    io.write_volume(samples.blobs(5, radius=50.0, sigma=9.0, rng=5).volume(16, 9.0), folder / "wide.mrc")
+    io.write_volume(samples.blobs(30, radius=190.0, sigma=20.0, rng=5).volume(48, 10.0), folder / "wide.mrc")
     arguments = [argument.format(folder=folder) for argument in arguments]
     assert main([*arguments, "--o", str(tmp_path / "out"), *QUICK]) == 1
     said = capsys.readouterr().err

@@ -183,6 +183,39 @@ def test_back_projection_gives_what_its_function_gives():
     assert np.array_equal(panel.result, wanted) and np.allclose(panel.angles, angles)
 
 
+def test_the_responsibilities_panel_shows_the_iteration_and_the_image_of_its_sliders():
+    rng = np.random.default_rng(0)
+    averages, weights = rng.normal(size=(3, 16, 16)), rng.dirichlet(np.ones(12), size=(3, 7))
+    images, truth = rng.normal(size=(7, 16, 16)), rng.uniform(0, 360, 7)
+    panel = widgets.Responsibilities(
+        averages, weights, np.arange(0, 360, 30), pixel_size=4.0, images=images, truth=truth
+    )  # fmt: skip
+    first = bytes(panel.view.value)
+    panel.iteration.value, panel.image.value = 3, 5
+    assert np.array_equal(panel.result[0], averages[2]) and np.array_equal(panel.result[1], weights[2, 4])
+    assert first[:4] == PNG and bytes(panel.view.value) != first
+    with pytest.raises(ValueError, match="go with 3 averages, got 2"):
+        widgets.Responsibilities(averages[:2], weights, np.arange(0, 360, 30), pixel_size=4.0)
+
+
+def test_ticked_classes_give_their_particles():
+    from cryonb.bayes import Classification2D
+
+    probability = np.eye(3)[[0, 1, 2, 1, 0, 1]]
+    classes = Classification2D(
+        np.random.default_rng(0).normal(size=(3, 16, 16)), 4.0, probability, np.zeros(6), np.zeros((6, 2)), np.ones(6),
+        np.zeros(6, int), np.zeros((3, 9)), np.ones((1, 9)), [],
+    )  # fmt: skip
+    panel = widgets.ClassSelection(classes, chosen=[0])
+    assert panel.result.tolist() == [0, 4]
+    panel.boxes[1].value = True
+    assert panel.result.tolist() == [0, 1, 3, 4, 5] and panel.chosen.tolist() == [0, 1]
+    panel.boxes[0].value = False
+    assert panel.result.tolist() == [1, 3, 5] and "<b>3</b> of 6" in panel.caption.value
+    with pytest.raises(ValueError, match="from 0 to 2"):
+        widgets.ClassSelection(classes, chosen=[3])
+
+
 def test_the_iterations_panel_follows_a_run_and_scrubs_through_it(volume):
     from cryonb import bayes
     from cryonb.types import CTF, Particles

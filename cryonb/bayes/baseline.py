@@ -19,7 +19,7 @@ from cryonb import ctf as lens
 from cryonb import parallel, projection, rotations
 from cryonb.types import Poses, Volume
 
-from . import _kernels, maximisation, model
+from . import _kernels, inputs, maximisation, model
 from .coarse import full_turn_tables, global_scores, turned_slices
 from .observations import count_harmonics, observe
 from .polar import PolarGrid
@@ -98,7 +98,7 @@ class Tuning:
 
 def refine(
     particles, reference, *, rng, wiener=10.0, low_pass=2.0, n_iterations=10, n_local=4, initial_resolution=60.0,
-    mask_diameter=None, workers="threads", progress=True, checkpoint=None,
+    symmetry="C1", mask_diameter=None, workers="threads", progress=True, checkpoint=None,
 ):  # fmt: skip
     """Refine by projection matching.
 
@@ -107,7 +107,7 @@ def refine(
     particles : Particles
         n images with CTF; poses, where there are any, are not used.
     reference : Volume
-        Same box and pixel size; any grey scale.
+        As in `cryonb.bayes.refine`.
     rng : seed or Generator
     wiener : float
         The constant of the Wiener filter: V = Σ Pᵀ[CTF X] / (Σ Pᵀ[CTF²] + wiener), in images per Fourier voxel.
@@ -117,6 +117,8 @@ def refine(
         Iterations, of which the last few search only around the last poses.
     initial_resolution : float
         Å; the reference is low-passed there.
+    symmetry : str
+        As in `cryonb.bayes.refine`.
     mask_diameter : float, optional
         Å; nine tenths of the box by default.
     workers, progress, checkpoint
@@ -137,6 +139,8 @@ def refine(
     only the method differs. Scheres, J Mol Biol 415:406 (2012), describes the kind and says that its two constants were
     not tuned there: see `tune`. Why its resolution is too good: Scheres & Chen, Nat Methods 9:853 (2012).
     """
+    group = rotations.point_group(symmetry)
+    (reference,) = inputs.fit_references(particles, [reference])
     diameter = model.check_input(particles, [reference], mask_diameter)
     if len(particles) < 2:
         raise ValueError("projection matching splits the particles to find a resolution: it needs 2 or more, got 1")
@@ -146,13 +150,12 @@ def refine(
             f"got {wiener}, {low_pass}, {n_local} and {n_iterations}"
         )
     seed = int(np.random.default_rng(rng).integers(2**62))
-    model.initial_noise(particles, rng=seed)  # says what is wrong with images
     key = {
         "question": "projection matching", "n": len(particles), "box": particles.size_px,
         "pixel": particles.pixel_size, "seed": seed, "mask": diameter, "start": initial_resolution, "wiener": wiener,
-        "low_pass": low_pass, "iterations": n_iterations, "local": n_local,
+        "low_pass": low_pass, "iterations": n_iterations, "local": n_local, "symmetry": symmetry,
     }  # fmt: skip
-    job = _Job(particles, diameter, seed, float(wiener), float(low_pass), workers)
+    job = _Job(particles, diameter, seed, float(wiener), float(low_pass), group, workers)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     state = job.start(reference, initial_resolution) if saved is None else _State(**saved)
     bar = tqdm(total=n_iterations, initial=len(state.resolutions), desc="projection matching", disable=not progress)
@@ -190,6 +193,7 @@ def tune(particles, reference, truth, *, rng, wiener=(1.0, 10.0, 100.0), low_pas
     wieners, low_passes = np.asarray(wiener, dtype=float), np.asarray(low_pass, dtype=float)
     if wieners.ndim != 1 or low_passes.ndim != 1 or not wieners.size or not low_passes.size:
         raise ValueError("wiener and low_pass must be sequences of one or more numbers")
+    reference, truth = inputs.fit_references(particles, [reference, truth])
     diameter = model.check_input(particles, [reference, truth], options.get("mask_diameter"))
     mask = maximisation.sphere(particles.size_px, diameter / particles.pixel_size)
     seed = int(np.random.default_rng(rng).integers(2**62))
@@ -221,9 +225,9 @@ class _State:
 class _Job:
     """What stays the same through a refinement."""
 
-    def __init__(self, particles, diameter, seed, wiener, low_pass, workers):
+    def __init__(self, particles, diameter, seed, wiener, low_pass, group, workers):
         self.particles, self.diameter, self.seed, self.workers = particles, diameter, seed, workers
-        self.wiener, self.low_pass = wiener, low_pass
+        self.wiener, self.low_pass, self.group = wiener, low_pass, group
         self.extent_px = diameter / 2 / particles.pixel_size
         self.mask = maximisation.sphere(particles.size_px, diameter / particles.pixel_size)
         self.last_shell = (particles.size_px - 1) // 2
@@ -246,7 +250,7 @@ class _Job:
         poses = Poses(Rotation.from_matrix(state.matrices), state.shift) if local else None
         found, state.score = match(
             self.particles, self.volume(state.reference), grid, turn=Rotation.random(rng=rng), around=poses,
-            extent_px=self.extent_px, workers=self.workers,
+            extent_px=self.extent_px, symmetry=self.group, workers=self.workers,
         )  # fmt: skip
         state.matrices, state.shift = found.rotation.as_matrix(), np.array(found.shift)
         self.reconstruct(state, found, rng)
@@ -281,7 +285,10 @@ class _Job:
             factor = lens.evaluate(particles.ctf, *(half.points / box_size).T).astype(np.float32)
             slices = projection.to_half_plane(np.asarray(particles.images), half) * factor
             slices *= projection.shift_phases(half.points, -pose.shift, box_size)
-            projection.insert_slices(accumulator, slices, factor**2, pose.rotation.as_matrix(), half.points)
+            for turn in self.group:
+                projection.insert_slices(
+                    accumulator, slices, factor**2, (turn * pose.rotation).as_matrix(), half.points
+                )
         return accumulator
 
     def volume(self, data):
@@ -295,7 +302,7 @@ class _Job:
         )  # fmt: skip
 
 
-def match(particles, reference, grid, *, turn, around=None, extent_px, workers=1):
+def match(particles, reference, grid, *, turn, around=None, extent_px, symmetry=None, workers=1):
     """The projection that each image correlates with best.
 
     Parameters
@@ -311,6 +318,8 @@ def match(particles, reference, grid, *, turn, around=None, extent_px, workers=1
         Search only near these.
     extent_px : float
         The particle's radius in pixels.
+    symmetry : Rotation, optional
+        Of a point group: a global search looks at one of each set of equivalent views.
     workers
         As in `parallel.map_reduce`.
 
@@ -330,7 +339,7 @@ def match(particles, reference, grid, *, turn, around=None, extent_px, workers=1
         direction = rotations.viewing_direction(around.rotation)
         order, size = np.argsort(cells.query(direction)[1], kind="stable"), CHUNK_LOCAL
     chunks = [order[part] for part in parallel.chunk_slices(n, size)]
-    task = _Task(particles, projection.prepare(reference), grid, turn, around, extent_px)
+    task = _Task(particles, projection.prepare(reference), grid, turn, around, extent_px, symmetry)
     with threadpool_limits(limits=1, user_api="blas"):
         found = parallel.map_reduce(partial(_Task.chunk, task), chunks, combine=_join, workers=workers)
     matrices, shift, score = np.empty((n, 3, 3)), np.empty((n, 2)), np.empty(n)
@@ -352,6 +361,7 @@ class _Task:
     turn: Rotation
     around: Poses | None
     extent_px: float
+    symmetry: Rotation | None
 
     def chunk(self, index):
         """Best pose and correlation of the particles ``index``."""
@@ -387,9 +397,10 @@ class _Task:
     def globally(self, observed, index):
         """The children of each particle's best coarse views and shifts."""
         limit = coarse_shell(GLOBAL_ORDER, self.grid.size_px, self.extent_px)
-        sampling = Sampling(GLOBAL_ORDER, SHIFT_RANGE_PX, 2.0, turn=self.turn)
+        sampling = Sampling(GLOBAL_ORDER, SHIFT_RANGE_PX, 2.0, turn=self.turn, symmetry=self.symmetry)
+        distinct = sampling.distinct_views()
         inner = self.grid.inner(self.grid.rings_within(limit))
-        bank = fill_bank([self.reference], sampling.views(), inner, 1)
+        bank = fill_bank([self.reference], sampling.views()[distinct], inner, 1)
         coarse, children = sampling.shifts_px()
         norm = np.maximum(observed.lens[:, 0, : inner.n_radii, 0] @ bank.power[:, 0, :, 0].T, 1e-30)
         phases, tables = self.phases(coarse, inner), full_turn_tables(inner, 2 * sampling.step)
@@ -398,7 +409,7 @@ class _Task:
             cross = global_scores(bank, observed, block, phases, inner, tables) + 0.5 * norm[block][:, :, None]
             cross /= np.sqrt(norm[block])[:, :, None]
             view, shift, count = self.select(cross)
-            rows += [(4 * v[:c, None] + np.arange(4)).ravel() for v, c in zip(view, count)]
+            rows += [(4 * distinct[v[:c], None] + np.arange(4)).ravel() for v, c in zip(view, count)]
             offsets += [(4 * t[:, None] + np.arange(4)).ravel() for t in shift]
         used = np.unique(np.concatenate(rows))
         rows = [np.searchsorted(used, mine) for mine in rows]

@@ -71,7 +71,8 @@ def _global_pass(task, observations, grid):
     shifts, _ = task.sampling.shifts_px()
     phases = task.phases(shifts, grid)
     tables = full_turn_tables(grid, 2 * task.sampling.step)
-    log_prior = np.repeat(np.log(task.class_weights), len(matrices))[:, None] + task.log_shift_prior(shifts)
+    log_view = np.log(task.class_weights)[:, None] + task.log_view_prior(matrices[:, :, 2])
+    log_prior = log_view.reshape(-1, 1) + task.log_shift_prior(shifts)
     log_prior = log_prior.astype(np.float32)
     parts = []
     per_block = max(1, BLOCK_COLUMNS // len(shifts))

@@ -15,11 +15,13 @@ from cryonb import parallel, projection
 from cryonb.types import Volume
 
 from .coarse import coarse_pass
+from .contrast import Contrast
 from .fine import fine_pass
 from .observations import count_harmonics, observe
 from .polar import PolarGrid
 from .records import TopPoses
 from .search import Sampling
+from .views import cells_of
 
 __all__ = ["Model", "Posterior", "Statistics", "Task", "expectation"]
 
@@ -40,12 +42,19 @@ class Model:
         Prior of each class, summing to 1.
     sigma_offset : float
         Standard deviation in Å of the shifts along each axis.
+    contrast : Contrast, optional
+        Norm and scale of all particles; 1 by default.
+    view_density : ndarray (K, views.CELLS), optional
+        Prior density of viewing directions in each class, relative to an even one (`views.view_density`); even by
+        default. Only a global search heeds it.
     """
 
     volumes: tuple[Volume, ...]
     noise: np.ndarray
     class_weights: np.ndarray
     sigma_offset: float
+    contrast: Contrast | None = None
+    view_density: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +78,11 @@ class Posterior:
         log Σ Γ, up to a constant of the image.
     top : TopPoses
         The most probable single poses.
+    misfit : ndarray (n,)
+        Power of the residual over that of the noise: 1 where σ² is right.
+    cross, explained : ndarray (n,)
+        ⟨X, CTF P V⟩ and |CTF P V|² over σ², summed over the shells up to ``Contrast.strong_shell``; what the scale is
+        made of.
     """
 
     class_probability: np.ndarray
@@ -79,6 +93,9 @@ class Posterior:
     entropy: np.ndarray
     log_evidence: np.ndarray
     top: TopPoses
+    misfit: np.ndarray
+    cross: np.ndarray
+    explained: np.ndarray
 
     def __len__(self):
         return len(self.matrix)
@@ -99,6 +116,8 @@ class Statistics:
     class_count : ndarray (K,)
     offset2 : float
         Σ Γ |t|² in pixels².
+    views : ndarray (K, views.CELLS)
+        Σ Γ by viewing direction.
     """
 
     values: np.ndarray
@@ -107,6 +126,7 @@ class Statistics:
     count: np.ndarray
     class_count: np.ndarray
     offset2: float
+    views: np.ndarray | float = 0.0
 
     def accumulator(self, k):
         """The sums of one class as a `projection.Accumulator`."""
@@ -130,6 +150,8 @@ class Task:
     centre_px: np.ndarray
     prior_matrices: np.ndarray | None
     n_harmonics: int
+    contrast: Contrast | None = None
+    log_view_density: np.ndarray | None = None
 
     @property
     def n_groups(self):
@@ -143,11 +165,20 @@ class Task:
         """Log prior (t,) of shifts in pixels around the expected one."""
         return -(np.asarray(shifts) ** 2).sum(-1) / (2 * self.sigma_offset_px**2)
 
+    def log_view_prior(self, directions):
+        """Log prior (K, v) of viewing directions (v, 3) relative to even views; 0 in a local search."""
+        if self.log_view_density is None or self.sampling.local_sigma is not None:
+            return np.zeros((len(self.class_weights), len(directions)))
+        return self.log_view_density[:, cells_of(directions)]
+
     def chunk(self, index):
         """Sums and posteriors of the particles ``index``."""
+        contrast = {}
+        if self.contrast is not None:
+            contrast = {"norm": self.contrast.norm[index], "scale": self.contrast.scale[index]}
         observations = observe(
             self.particles[index], self.grid, self.noise[self.group[index]],
-            self.centre_px[index] * self.particles.pixel_size, self.n_harmonics,
+            self.centre_px[index] * self.particles.pixel_size, self.n_harmonics, **contrast,
         )  # fmt: skip
         candidates = coarse_pass(self, observations, index)
         sums, posterior = fine_pass(self, observations, candidates, index)
@@ -198,6 +229,8 @@ def expectation(particles, model, grid, sampling, *, index=None, poses=None, wor
         centre_px=poses.shift / particles.pixel_size if local else np.zeros((len(particles), 2)),
         prior_matrices=matrices,
         n_harmonics=count_harmonics(particles, grid),
+        contrast=model.contrast,
+        log_view_density=None if model.view_density is None else np.log(model.view_density),
     )
     order = _by_direction(index, matrices) if local else index
     chunks = [order[part] for part in parallel.chunk_slices(len(order), _chunk_size(len(order)))]

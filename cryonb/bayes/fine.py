@@ -6,9 +6,12 @@ from cryonb import projection
 
 from . import _kernels
 from .coarse import full_turn_tables, turned_slices
+from .contrast import FIRST_RING
+from .observations import rim_mask
 from .scores import AngleTables, angle_table, image_columns, products, shifted_images
 from .search import psi_towards, turn_in_plane
 from .slices import fill_bank, insert_bank
+from .views import CELLS, cells_of
 
 __all__ = ["fine_pass"]
 
@@ -39,7 +42,7 @@ def fine_pass(task, observations, candidates, index):
     posterior = {
         "class_probability": np.zeros((n, n_k)), "matrix": np.zeros((n, 3, 3)), "shift_px": np.zeros((n, 2)),
         "best_class": np.zeros(n, dtype=np.int64), "pmax": np.zeros(n), "entropy": np.zeros(n),
-        "log_evidence": np.zeros(n),
+        "log_evidence": np.zeros(n), "misfit": np.zeros(n), "cross": np.zeros(n), "explained": np.zeros(n),
         "top_weight": np.zeros((n, KEPT), dtype=np.float32), "top_class": np.zeros((n, KEPT), dtype=np.int16),
         "top_matrix": np.zeros((n, KEPT, 3, 3), dtype=np.float32), "top_shift_px": np.zeros((n, KEPT, 2), np.float32),
     }  # fmt: skip
@@ -68,6 +71,12 @@ class _FinePass:
         self.phases = task.phases(self.shifts, grid)
         self.shift_prior = task.log_shift_prior(self.shifts)
         self.log_class = np.log(task.class_weights)
+        self.log_view = self.log_class[:, None] + task.log_view_prior(self.matrices[:, :, 2])
+        self.view_mass = np.zeros(len(self.log_class) * len(self.views))
+        strong = 0.0 if task.contrast is None else task.contrast.strong_shell
+        self.strong = grid.radii <= strong + 0.5
+        self.counted = grid.radii >= FIRST_RING
+        self.expected = 2 * float((rim_mask(grid.size_px) ** 2).mean()) * float(grid.areas[self.counted].sum())
         self.slice_sums = np.zeros_like(self.bank.packed)
         self.slice_weights = np.zeros_like(self.bank.power)
         self.residual = np.zeros((task.n_groups, grid.n_radii))
@@ -88,7 +97,8 @@ class _FinePass:
         summary = np.empty(3)
         _kernels.normalise_score(score.reshape(-1), np.float32(THRESHOLD), summary)
         posterior["log_evidence"][i], posterior["entropy"][i], posterior["pmax"][i] = summary
-        self.accumulate(i, score, rows, angle, images)
+        self.accumulate(i, score, rows, angle, images, posterior)
+        self.view_mass[rows] += score.sum((0, 2))
         self.summarise(i, score, rows, angle, shifts, posterior)
 
     def rows(self, i):
@@ -114,7 +124,7 @@ class _FinePass:
     def log_prior(self, i, rows, angle, shifts):
         """Of (ψ, row, shift)."""
         k, view = rows // len(self.views), rows % len(self.views)
-        prior = (self.log_class[k][:, None] + self.shift_prior[shifts])[None]
+        prior = (self.log_view[k, view][:, None] + self.shift_prior[shifts])[None]
         sigma = self.task.sampling.local_sigma
         if sigma is not None:
             centre = self.task.prior_matrices[self.index[i]]
@@ -124,7 +134,7 @@ class _FinePass:
             prior = prior - ((tilt**2 + turn**2) / (2 * sigma**2))[:, :, None]
         return prior.astype(np.float32)
 
-    def accumulate(self, i, score, rows, angle, images):
+    def accumulate(self, i, score, rows, angle, images, posterior):
         grid, observations = self.task.grid, self.observations
         cross, norm = np.zeros((2, grid.n_radii), dtype=np.float32)
         _kernels.accumulate(
@@ -133,6 +143,8 @@ class _FinePass:
         )  # fmt: skip
         residual = observations.power[i] + (norm - 2 * cross) / observations.precision[i]
         self.residual[self.task.group[self.index[i]]] += residual
+        posterior["misfit"][i] = (residual * observations.precision[i])[self.counted].sum() / self.expected
+        posterior["cross"][i], posterior["explained"][i] = cross[self.strong].sum(), norm[self.strong].sum()
 
     def summarise(self, i, score, rows, angle, shifts, posterior):
         """Class probabilities and the mean pose of the best peak."""
@@ -157,6 +169,11 @@ class _FinePass:
         posterior["shift_px"][i] = weight[near] @ offset[near] / weight[near].sum() + centre
         self.offset2 += float(weight @ (offset**2).sum(1))
 
+    def histogram(self):
+        """Posterior mass (K, CELLS) by viewing direction."""
+        cells, mass = cells_of(self.matrices[:, :, 2]), self.view_mass.reshape(-1, len(self.views))
+        return np.stack([np.bincount(cells, row, CELLS) for row in mass])
+
     def sums(self):
         """Sufficient statistics of the chunk."""
         task, n_views = self.task, len(self.views)
@@ -174,7 +191,7 @@ class _FinePass:
         count = np.bincount(task.group[self.index], minlength=task.n_groups)
         return {
             "values": np.stack(values), "weights": np.stack(weights), "residual": self.residual, "count": count,
-            "offset2": self.offset2,
+            "offset2": self.offset2, "views": self.histogram(),
         }  # fmt: skip
 
 

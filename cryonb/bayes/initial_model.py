@@ -76,8 +76,8 @@ class InitialModel:
 
 
 def initial_model(
-    particles, *, rng, n_classes=1, n_batches=200, batch_size=100, mask_diameter=None, initial_resolution=None,
-    final_resolution=None, workers="threads", progress=True, checkpoint=None, monitor=None,
+    particles, *, rng, n_classes=1, n_batches=200, batch_size=100, symmetry="C1", mask_diameter=None,
+    initial_resolution=None, final_resolution=None, workers="threads", progress=True, checkpoint=None, monitor=None,
 ):  # fmt: skip
     """Volumes from particles alone, from a start that knows nothing of them.
 
@@ -91,6 +91,9 @@ def initial_model(
     n_batches : int
     batch_size : int
         Particles of a batch, at most n. More for images with less signal.
+    symmetry : str
+        Point group of the volumes, as in `refine`; also the first, random ones have it. Where in doubt, leave it out
+        and look at what comes.
     mask_diameter : float, optional
         Diameter in Å of the soft sphere that holds the particle; nine tenths of the box by default. It also sets how
         fine the search must be: give it.
@@ -126,6 +129,7 @@ def initial_model(
     The hand is arbitrary: projections cannot tell. It misleads where particles have views from one side only, or a
     symmetry that is nearly one: look at two seeds, aligned by `cryonb.alignment.align_volumes`.
     """
+    group = rotations.point_group(symmetry)
     diameter = check_input(particles, [], mask_diameter)
     _check_counts(len(particles), n_classes, n_batches, batch_size)
     last = float(final_resolution or max(diameter / ENDING, 2.1 * particles.pixel_size))
@@ -136,12 +140,12 @@ def initial_model(
             f"{diameter:g} Å; got {last:g} and {first:g} Å"
         )
     seed = int(np.random.default_rng(rng).integers(2**62))
-    settings = _Settings(int(n_classes), int(n_batches), int(batch_size), diameter, first, last, seed)
+    settings = _Settings(int(n_classes), int(n_batches), int(batch_size), diameter, first, last, seed, symmetry)
     key = asdict(settings) | {
         "question": "initial_model", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
         "data": fingerprint(particles, []),
     }  # fmt: skip
-    job = _Job(particles, settings, workers)
+    job = _Job(particles, settings, group, workers)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     state = job.start() if saved is None else _State.restored(saved)
     bar = tqdm(
@@ -165,6 +169,8 @@ def _check_counts(n, n_classes, n_batches, batch_size):
         raise ValueError(
             f"n_classes, n_batches and batch_size must be 1 or more, got {n_classes}, {n_batches} and {batch_size}"
         )
+    if n_classes > n:
+        raise ValueError(f"n_classes must be between 1 and the {n} particles, got {n_classes}")
     if batch_size > n:
         raise ValueError(f"a batch of {batch_size} needs at least as many particles, got {n}: set batch_size")
     if n_classes > batch_size:
@@ -182,6 +188,7 @@ class _Settings:
     first_resolution: float
     last_resolution: float
     seed: int
+    symmetry: str
 
 
 @dataclass
@@ -225,8 +232,8 @@ class _ReducedImages:
 class _Job:
     """What stays the same from batch to batch."""
 
-    def __init__(self, particles, settings, workers):
-        self.settings, self.workers = settings, workers
+    def __init__(self, particles, settings, group, workers):
+        self.settings, self.group, self.workers = settings, group, workers
         self.full = particles
         finest = particles.box_size / settings.last_resolution
         size_px = min(particles.size_px, 2 * int(np.ceil(SAMPLES_PER_WAVE * finest / 2)))
@@ -258,9 +265,11 @@ class _Job:
     def blobs(self, rng):
         size_px, radius = self.particles.size_px, self.extent_px
         z, y, x = np.indices((size_px,) * 3) - size_px // 2
-        place = rng.standard_normal((N_BLOBS, 3))
-        length = BLOB_REACH * radius * np.cbrt(rng.random(N_BLOBS))
+        count = -(-N_BLOBS // len(self.group))  # of an asymmetric unit
+        place = rng.standard_normal((count, 3))
+        length = BLOB_REACH * radius * np.cbrt(rng.random(count))
         place *= (length / np.linalg.norm(place, axis=1))[:, None]
+        place = np.concatenate([turn.apply(place) for turn in self.group])
         total = np.zeros((size_px,) * 3)
         for a, b, c in place:
             total += np.exp(-((x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2) / (2 * (BLOB_SIGMA * radius) ** 2))
@@ -290,7 +299,13 @@ class _Job:
         limit = coarse_shell(ORDER, self.particles.size_px, self.extent_px)
         reach = np.clip(3 * sigma_offset / self.particles.pixel_size, 2.0, SHIFT_RANGE_PX)
         return Sampling(
-            ORDER, reach, 2.0, turn=turn, coarse_radius=limit, keep_views=KEEP_VIEWS * self.settings.n_classes
+            ORDER,
+            reach,
+            2.0,
+            turn=turn,
+            coarse_radius=limit,
+            keep_views=KEEP_VIEWS * self.settings.n_classes,
+            symmetry=self.group,
         )
 
     def iterate(self, state):

@@ -4,7 +4,7 @@ import numpy as np
 
 from cryonb import fourier, io, parallel, projection
 
-from . import coarse
+from . import coarse, inputs
 from .observations import observe, rim_mask
 from .slices import fill_bank
 
@@ -15,13 +15,13 @@ NOISE_PARTICLES = 1000
 
 
 def check_input(particles, references, mask_diameter):
-    """Say before any long work what is wrong with the input.
+    """Say before any long work what is wrong with the input. Reads every image once.
 
     Parameters
     ----------
     particles : Particles
     references : sequence of Volume
-        Same box and pixel size as the particles.
+        Same box and pixel size as the particles (`inputs.fit_references` brings them there).
     mask_diameter : float or None
         Å; None is nine tenths of the box.
 
@@ -32,30 +32,33 @@ def check_input(particles, references, mask_diameter):
     Raises
     ------
     ValueError
-        No particles or no CTF, a reference that does not fit, is not finite or constant, an impossible mask.
+        No particles or no CTF; optics groups of different pixel sizes; images that are not finite, constant or all the
+        same; a reference that does not fit, is not finite, constant, or larger than the mask; an impossible mask.
     """
     if len(particles) < 1:
         raise ValueError("there are no particles")
     if particles.ctf is None:
         raise ValueError(
-            "the particles have no CTF; give them one (for images without a CTF: amplitude_contrast=1, cs_mm=0 and "
-            "defocus 0, which is CTF = 1)"
+            "the particles have no CTF: expected rlnDefocusU and the other columns of the CTF (for images without a "
+            "CTF: amplitude_contrast=1, cs_mm=0 and defocus 0, which is CTF = 1)"
         )
+    inputs.check_pixel_sizes(particles)
     for number, volume in enumerate(references, 1):
-        same = abs(volume.voxel_size / particles.pixel_size - 1) < 1e-3
+        same = abs(volume.voxel_size / particles.pixel_size - 1) < inputs.SAME
         if volume.size_px != particles.size_px or not same:
             raise ValueError(
                 f"reference {number} must have the particles' box and pixel size, {particles.size_px} px at "
-                f"{particles.pixel_size:g} Å; got {volume.size_px} px at {volume.voxel_size:g} Å "
-                "(cryonb.filters.resample and crop_fourier change them)"
+                f"{particles.pixel_size:g} Å; got {volume.size_px} px at {volume.voxel_size:g} Å"
             )
-        if not np.isfinite(volume.data).all() or volume.data.std() == 0:
-            raise ValueError(f"reference {number} must be finite and not constant")
+    inputs.check_references(references)
     diameter = 0.9 * particles.box_size if mask_diameter is None else float(mask_diameter)
     if not 4 * particles.pixel_size < diameter <= particles.box_size:
         raise ValueError(
             f"mask_diameter must be between 4 pixels and the box, {particles.box_size:g} Å; got {diameter:g} Å"
         )
+    for number, volume in enumerate(references, 1):
+        inputs.check_extent(volume, diameter, f"reference {number}")
+    inputs.check_images(particles)
     return diameter
 
 
@@ -140,16 +143,10 @@ def initial_noise(particles, *, rng):
     for number in range(group.max() + 1):
         members = np.flatnonzero(group == number)
         chosen = np.sort(rng.choice(members, min(len(members), NOISE_PARTICLES), replace=False))
-        power, contrast = np.zeros(particles.size_px // 2 + 1), 0.0
+        power = np.zeros(particles.size_px // 2 + 1)
         for part in parallel.chunk_slices(len(chosen), 100):
             images = np.asarray(particles[chosen[part]].images, dtype=np.float32)
-            finite = np.isfinite(images).all((1, 2))
-            if not finite.all():
-                raise ValueError(f"particle images must be finite; particle {chosen[part][np.argmin(finite)]} is not")
-            contrast += float(images.std((1, 2)).sum())
             power += fourier.shell_mean(np.abs(fourier.transform(images * mask, ndim=2)) ** 2).sum(0)
-        if contrast == 0:
-            raise ValueError(f"the images of optics group {number} are constant: there is nothing to see in them")
         noise.append(power / (2 * len(chosen) * (mask**2).mean()))
     return np.stack(noise)
 

@@ -41,7 +41,7 @@ class Observations:
         return len(self.weighted)
 
 
-def observe(particles, grid, noise, centre, n_harmonics):
+def observe(particles, grid, noise, centre, n_harmonics, *, norm=None, scale=None):
     """Read and transform particles.
 
     Parameters
@@ -55,6 +55,10 @@ def observe(particles, grid, noise, centre, n_harmonics):
         Expected shift in Å, taken out of the images.
     n_harmonics : int
         Even harmonics of CTF² to keep (`count_harmonics`).
+    norm : ndarray (n,), optional
+        Images are divided by it.
+    scale : ndarray (n,), optional
+        The CTF is multiplied by it.
 
     Returns
     -------
@@ -69,11 +73,15 @@ def observe(particles, grid, noise, centre, n_harmonics):
     finite = np.isfinite(images).all((1, 2))
     if not finite.all():
         raise ValueError(f"particle images must be finite; image {int(np.argmin(finite))} of this chunk is not")
+    if norm is not None:
+        images = images / np.asarray(norm, dtype=np.float32)[:, None, None]
     samples = grid.transform(images * rim_mask(grid.size_px))
     power = (samples.real**2 + samples.imag**2).mean(-1)
     frequency = grid.points / particles.box_size
     factor = lens.evaluate(particles.ctf, frequency[:, 0], frequency[:, 1]).astype(np.float32)
     factor = factor.reshape(samples.shape)
+    if scale is not None:
+        factor *= np.asarray(scale, dtype=np.float32)[:, None, None]
     shells = np.arange(noise.shape[1])
     sigma2 = np.stack([np.interp(grid.radii, shells[1:], row[1:]) for row in noise])
     precision = (grid.areas / sigma2).astype(np.float32)

@@ -64,6 +64,12 @@ class Iteration:
     class_change: float
     seconds: float
 
+    @property
+    def ssnr(self):
+        """Signal over noise f / (1 − f) of the map of one half, by ``correlation`` f; ndarray (K, d // 2 + 1)."""
+        correlation = np.clip(np.atleast_2d(self.correlation), 1e-3, 0.999)
+        return correlation / (1 - correlation)
+
     def __repr__(self):
         where = "local" if self.local else "global"
         return (
@@ -140,6 +146,8 @@ class Refinement:
     iterations : list of Iteration
     top : TopPoses
         What else each particle's pose might be.
+    norm, scale : ndarray (n,)
+        Factor on each image, and on the signal of each particle's group (`contrast.Contrast`); 1 where not fitted.
     """
 
     volume: Volume
@@ -152,6 +160,8 @@ class Refinement:
     noise: np.ndarray
     iterations: list[Iteration]
     top: TopPoses
+    norm: np.ndarray
+    scale: np.ndarray
 
     def __repr__(self):
         return f"Refinement({len(self.poses)} particles, {self.resolution:.1f} Å, {len(self.iterations)} iterations)"

@@ -1,7 +1,7 @@
 """Gold-standard refinement: two independent halves, sampling that gets finer by itself, poses and maps at the end."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -11,12 +11,16 @@ from cryonb import parallel, projection, rotations
 from cryonb.types import Poses, Volume
 
 from . import maximisation
+from .contrast import Contrast
 from .expectation import Model, expectation
 from .fine import KEPT
+from .inputs import fit_references
+from .local_prior import noise_power, weighted_locally
 from .model import check_input, fingerprint, initial_noise, low_pass, on_grey_scale, split_halves
 from .polar import PolarGrid
 from .records import Iteration, Refinement, TopPoses, iterations_from_table, iterations_to_table
 from .search import Sampling, coarse_shell
+from .views import CELLS, view_density
 
 __all__ = ["refine"]
 
@@ -27,8 +31,9 @@ SHIFT_RANGE_PX = 5.0
 
 
 def refine(
-    particles, reference, *, rng, initial_resolution=60.0, symmetry="C1", mask_diameter=None, workers="threads",
-    progress=True, checkpoint=None, monitor=None,
+    particles, reference, *, rng, initial_resolution=60.0, symmetry="C1", mask_diameter=None,
+    correct_contrast=True, learn_views=True, local_prior=False, workers="threads", progress=True, checkpoint=None,
+    monitor=None,
 ):  # fmt: skip
     """Refine orientations, shifts and a volume from a rough reference.
 
@@ -37,7 +42,7 @@ def refine(
     particles : Particles
         n images with CTF; poses, where there are any, are not used.
     reference : Volume
-        Same box and pixel size; any grey scale.
+        Any grey scale; brought to the particles' box and pixel size, with a warning, where it has others.
     rng : seed or Generator
     initial_resolution : float
         Å; the reference is low-passed there, so that it cannot bring its details along.
@@ -46,6 +51,14 @@ def refine(
     mask_diameter : float, optional
         Diameter in Å of the soft sphere that holds the particle; nine tenths of the box by default. A tight one
         is faster and sharper.
+    correct_contrast : bool
+        Fit how bright each image is (its norm) and how strong the signal of each micrograph or group (its scale), as
+        RELION does; norms start from rlnNormCorrection where the metadata have it.
+    learn_views : bool
+        In global searches, expect viewing directions as often as the last search found them.
+    local_prior : bool
+        Trust each part of the volume by its own signal-to-noise ratio, made from either half alone
+        (`cryonb.bayes.local_prior`), once the search is local; for volumes whose parts are resolved unevenly.
     workers
         As in `parallel.map_reduce`.
     progress : bool
@@ -61,7 +74,8 @@ def refine(
     Raises
     ------
     ValueError
-        No CTF, a reference of another box or pixel size, images that are not finite or constant.
+        Before any long work: no CTF, mixed pixel sizes, images that are not finite, constant or all the same, a
+        reference that is constant or larger than the mask, an unknown symmetry.
 
     Notes
     -----
@@ -69,16 +83,20 @@ def refine(
     part of the particles, until neither resolution nor assignments improve; local ones with 1.9° then. Each half
     has its own reference; they share only what is coarser than the initial resolution, which both had from the start:
     from pure noise no better resolution than that is reported. It misleads where the reference is not of the
-    particle: see that the FSC of independent halves, not the fit to the reference, says the resolution. Halves are
+    particle, or is its own mirror image, as high symmetry is when low-passed far (start finer then, at 30 Å): see that
+    the FSC of independent halves, not the fit to the reference, says the resolution. Halves are
     those of rlnRandomSubset where the particles' metadata have it.
     """
+    group = rotations.point_group(symmetry)
+    (reference,) = fit_references(particles, [reference])
     diameter = check_input(particles, [reference], mask_diameter)
     if len(particles) < 2:
         raise ValueError("gold-standard refinement needs at least 2 particles, one for each half; got 1")
     seed = int(np.random.default_rng(rng).integers(2**62))
-    job = _Job(particles, diameter, seed, initial_resolution, rotations.point_group(symmetry), workers)
+    fit = _Fit(initial_resolution, bool(correct_contrast), bool(learn_views), bool(local_prior))
+    job = _Job(particles, diameter, seed, fit, group, workers)
     key = {"question": "refine", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
-           "seed": seed, "mask": diameter, "start": initial_resolution, "symmetry": symmetry,
+           "seed": seed, "mask": diameter, "symmetry": symmetry, **asdict(fit),
            "data": fingerprint(particles, [reference])}  # fmt: skip
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     state = job.start(reference) if saved is None else _State.restored(saved)
@@ -95,6 +113,16 @@ def refine(
     return job.result(state)
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """What the user chose."""
+
+    initial_resolution: float
+    correct_contrast: bool
+    learn_views: bool
+    local_prior: bool
+
+
 @dataclass
 class _State:
     """All that one iteration hands to the next."""
@@ -106,6 +134,10 @@ class _State:
     matrices: np.ndarray
     shift: np.ndarray
     pmax: np.ndarray
+    norm: np.ndarray  # (n,)
+    group_scale: np.ndarray
+    strong_shell: float  # last one that the scale is read from
+    views: np.ndarray  # (2, CELLS), histograms of viewing directions, of either half
     sigma_offset: float
     shell: float  # last shell with SSNR ≥ 1
     extra: float  # shells beyond it to work with
@@ -134,9 +166,10 @@ class _State:
 class _Job:
     """What stays the same through a refinement."""
 
-    def __init__(self, particles, diameter, seed, initial_resolution, group, workers):
+    def __init__(self, particles, diameter, seed, fit, group, workers):
         self.particles, self.diameter, self.seed = particles, diameter, seed
-        self.initial_resolution, self.group, self.workers = initial_resolution, group, workers
+        self.fit, self.group, self.workers = fit, group, workers
+        self.contrast = Contrast.of(particles)
         size_px = particles.size_px
         self.mask = maximisation.sphere(size_px, diameter / particles.pixel_size)
         self.last_shell = (size_px - 1) // 2
@@ -151,7 +184,7 @@ class _Job:
     def start(self, reference):
         particles, rng = self.particles, np.random.default_rng([self.seed, 1])
         noise = initial_noise(particles, rng=rng)
-        shell = max(particles.box_size / self.initial_resolution, 2.0)
+        shell = max(particles.box_size / self.fit.initial_resolution, 2.0)
         reference = low_pass(reference, shell)
         reference = reference.with_data(reference.data * self.mask)
         sampling = self.sampling("global", 10.0, Rotation.random(rng=rng))
@@ -160,7 +193,8 @@ class _Job:
         n, empty = len(particles), np.zeros_like(reference.data)
         return _State(
             np.stack([reference.data] * 2), np.stack([empty] * 2), empty, noise, np.stack([np.eye(3)] * n),
-            np.zeros((n, 2)), np.zeros(n), 10.0, shell, 10.0, "global", 0, 0.0, 0, [], TopPoses.empty(n, KEPT),
+            np.zeros((n, 2)), np.zeros(n), self.contrast.norm, self.contrast.group_scale, 0.0,
+            np.ones((2, CELLS)), 10.0, shell, 10.0, "global", 0, 0.0, 0, [], TopPoses.empty(n, KEPT),
         )  # fmt: skip
 
     def grid(self, max_shell):
@@ -187,13 +221,20 @@ class _Job:
         grid = self.grid(self.last_shell if state.stage == "last" else state.shell + state.extra)
         sampling = self.sampling(state.stage, state.sigma_offset, Rotation.random(rng=rng))
         poses = Poses(Rotation.from_matrix(state.matrices), state.shift)
+        contrast = (
+            replace(self.contrast, norm=state.norm, group_scale=state.group_scale, strong_shell=state.strong_shell)
+            if self.fit.correct_contrast
+            else None
+        )
         again, before = used[state.pmax[used] > 0], state.matrices.copy()
-        sums, entropy = [], []
+        density = view_density(state.views, self.group, halves=True) if self.fit.learn_views else None
+        sums, entropy, misfit = [], [], []
         for half in range(2):
             index = used[self.half[used] == half]
             model = Model(
-                (Volume(state.maps[half], self.particles.pixel_size),), state.noise, np.ones(1), state.sigma_offset
-            )
+                (Volume(state.maps[half], self.particles.pixel_size),), state.noise, np.ones(1), state.sigma_offset,
+                contrast, None if density is None else density[half : half + 1],
+            )  # fmt: skip
             statistics, posterior = expectation(
                 self.particles, model, grid, sampling, index=index, poses=poses, workers=self.workers
             )
@@ -202,11 +243,18 @@ class _Job:
             state.pmax[index] = posterior.pmax
             state.top.put(index, posterior.top)
             entropy.append(posterior.entropy)
+            misfit.append((index, posterior.misfit, posterior.cross, posterior.explained))
         change = np.nan
         if len(again):
-            turned = Rotation.from_matrix(before[again]).inv() * Rotation.from_matrix(state.matrices[again])
-            change = float(np.degrees(np.median(turned.magnitude())))
+            old, new = (Rotation.from_matrix(matrices[again]) for matrices in (before, state.matrices))
+            turned = np.min([rotations.angular_distance(turn * old, new) for turn in self.group], axis=0)
+            change = float(np.median(turned))
         correlation, prior = self.maximise(state, sums, grid)
+        if contrast is not None:
+            index, *found = (np.concatenate(part) for part in zip(*misfit))
+            contrast = contrast.updated(index, self.particles.optics_group, found, grid).sure_of(correlation)
+            state.norm, state.group_scale = contrast.norm, contrast.group_scale
+            state.strong_shell = contrast.strong_shell
         record = Iteration(
             number, len(used), sampling.step, sampling.local_sigma is not None, int(grid.radii[-1]),
             self.resolution(correlation), correlation, state.noise.copy(), prior[None], np.ones(1),
@@ -222,18 +270,29 @@ class _Job:
         state.noise = maximisation.noise_spectrum(both, grid, state.noise)
         if state.stage == "global":
             state.sigma_offset = maximisation.offset_deviation(both, pixel)
+            state.views = np.concatenate([part.views for part in sums])
         halves = [maximisation.solve_class(part, 0, pixel) for part in sums]
         correlation = maximisation.correlation(*(half.data * self.mask for half in halves))
         correlation[int(grid.radii[-1]) + 1 :] = 0
         state.half_maps = np.stack([half.data for half in halves])
-        joined = maximisation.join_low_shells(*sums, self.particles.box_size / self.initial_resolution)
+        joined = maximisation.join_low_shells(*sums, self.particles.box_size / self.fit.initial_resolution)
         weight = 0.5 * projection.weight_spectrum(both.accumulator(0))
         prior = maximisation.wiener_prior(correlation, weight)
-        state.maps = np.stack(
-            [maximisation.solve_class(part, 0, pixel, prior=prior).data * self.mask for part in joined]
-        )
-        state.final = maximisation.solve_class(both, 0, pixel, prior=prior).data * self.mask
+        maps = [maximisation.solve_class(part, 0, pixel, prior=prior).data for part in joined]
+        final = maximisation.solve_class(both, 0, pixel, prior=prior).data
+        if self.fit.local_prior and state.stage != "global":  # weights of maps with many wrong poses would keep them
+            maps, final = self.trust_locally(maps, final, state.half_maps, correlation)
+        state.maps, state.final = np.stack(maps) * self.mask, final * self.mask
         return correlation, prior
+
+    def trust_locally(self, maps, final, half_maps, correlation):
+        """Local weights instead of those of the shells: of each half from itself, of the final map from both."""
+        noise = noise_power(*half_maps, self.mask)
+        ratio = maximisation.signal_to_noise(correlation)
+        one, two = (n * ratio / (1 + n * ratio) for n in (1, 2))
+        one[: projection.FREE_SHELLS], two[: projection.FREE_SHELLS] = 1, 1
+        maps = [weighted_locally(data, half, noise, self.mask, one) for data, half in zip(maps, half_maps)]
+        return maps, weighted_locally(final, half_maps.mean(0), noise / 2, self.mask, two)
 
     def resolution(self, correlation):
         shell = maximisation.last_shell_above(correlation, 0.143)
@@ -262,5 +321,5 @@ class _Job:
         return Refinement(
             Volume(state.final, pixel), tuple(Volume(half, pixel) for half in state.half_maps), record.correlation,
             record.resolution, Poses(Rotation.from_matrix(state.matrices), state.shift), self.half, state.pmax,
-            state.noise, state.iterations, state.top,
+            state.noise, state.iterations, state.top, state.norm, state.group_scale[self.contrast.group],
         )  # fmt: skip

@@ -13,6 +13,9 @@ from .slices import view_matrices
 __all__ = ["Sampling", "coarse_shell", "local_views", "psi_towards", "shift_grid", "turn_in_plane"]
 
 
+RIM = 1.5  # steps: what lies half a diagonal of a cell beyond a border is up to 1.4 steps farther than its equivalent
+
+
 @dataclass(frozen=True, eq=False)
 class Sampling:
     """One iteration's search grids.
@@ -56,13 +59,18 @@ class Sampling:
         return view_matrices(self.order + int(fine), self.turn)
 
     def distinct_views(self):
-        """Which coarse views (m,) to look at: of equivalent ones, the nearest to an arbitrary direction."""
+        """Which coarse views (m,) to look at: of equivalent ones, the nearest to an arbitrary direction.
+
+        With a rim of a step: a particle within the unit may have the nearest view of the grid outside.
+        """
         directions = self.views()[:, :, 2]
         if self.symmetry is None or len(self.symmetry) == 1:
             return np.arange(len(directions))
         equivalent = np.einsum("gij,vj->gvi", self.symmetry.as_matrix(), directions)
-        towards = equivalent @ np.array([0.48, 0.36, 0.8])
-        return np.flatnonzero(directions @ np.array([0.48, 0.36, 0.8]) >= towards.max(0) - 1e-9)
+        middle = np.array([0.48, 0.36, 0.8])
+        nearest = np.arccos(np.clip((equivalent @ middle).max(0), -1, 1))
+        own = np.arccos(np.clip(directions @ middle, -1, 1))
+        return np.flatnonzero(own - nearest <= np.radians(RIM * rotations.healpix_step(self.order)))
 
     def shifts_px(self):
         """Coarse shifts (t, 2) in pixels, and their fine children (t, 4, 2)."""

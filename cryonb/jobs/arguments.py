@@ -1,14 +1,14 @@
 """Arguments that several jobs share, under our names and under RELION's, and the input that they name."""
 
+import warnings
 from pathlib import Path
 
-from .. import filters, io
-from ..types import Volume
+from .. import io
 
 __all__ = ["add_engine_arguments", "read_particles", "read_reference"]
 
 
-def add_engine_arguments(parser, *, reference=True):
+def add_engine_arguments(parser, *, reference=True, symmetry=True):
     """What every question to the Bayesian engine needs.
 
     Parameters
@@ -16,6 +16,8 @@ def add_engine_arguments(parser, *, reference=True):
     parser : argparse.ArgumentParser
     reference : bool
         Whether it starts from a volume.
+    symmetry : bool
+        Whether volumes may have one.
     """
     parser.add_argument("--particles", "--i", type=Path, required=True, metavar="STAR", help=".star or .cs file")
     if reference:
@@ -28,7 +30,7 @@ def add_engine_arguments(parser, *, reference=True):
         metavar="Å",
         help="of the particle (default: 90 %% of the box)",
     )
-    if reference:
+    if symmetry:
         parser.add_argument(
             "--symmetry", "--sym", default="C1", metavar="GROUP", help="C4, D7, T, O, I … (%(default)s)"
         )
@@ -66,14 +68,17 @@ def read_reference(path, particles):
     Raises
     ------
     ValueError
-        A box of another width in Å.
+        Not finite, constant, or larger than the particles' box.
     """
+    from ..bayes.inputs import fit_references
+
     volume = io.read_volume(path)
-    if abs(volume.box_size / particles.box_size - 1) > 0.01:
-        raise ValueError(
-            f"{path} is {volume.box_size:.1f} Å wide, the particles' box {particles.box_size:.1f} Å: expected the same"
-        )
-    if volume.size_px != particles.size_px:
-        print(f"{path}: resampled from {volume.size_px} to {particles.size_px} px")
-        volume = filters.resample(volume, particles.size_px)
-    return Volume(volume.data, particles.pixel_size)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            (fitted,) = fit_references(particles, [volume])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    for warning in said:
+        print(f"{path}: {warning.message}")
+    return fitted

@@ -15,7 +15,7 @@ def add_arguments(parser):
     ----------
     parser : argparse.ArgumentParser
     """
-    add_engine_arguments(parser, reference=False)
+    add_engine_arguments(parser, reference=False, symmetry=False)
     parser.add_argument("--classes", "--K", type=int, required=True, metavar="K")
     parser.add_argument("--iterations", "--iter", type=int, default=25, metavar="N", help="at most (%(default)s)")
     parser.add_argument("--tau2-fudge", "--tau2_fudge", type=float, default=1.0, metavar="T", help="(%(default)s)")

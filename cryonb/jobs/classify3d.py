@@ -16,9 +16,13 @@ def add_arguments(parser):
     parser : argparse.ArgumentParser
     """
     add_engine_arguments(parser)
-    parser.add_argument("--classes", "--K", type=int, required=True, metavar="K")
+    parser.add_argument(
+        "--classes", "--K", type=_number_of_classes, required=True, metavar="K",
+        help="a number, or 'auto': K and T as particles that are held out choose them",
+    )  # fmt: skip
     parser.add_argument("--iterations", "--iter", type=int, default=25, metavar="N", help="at most (%(default)s)")
     parser.add_argument("--tau2-fudge", "--tau2_fudge", type=float, default=1.0, metavar="T", help="(%(default)s)")
+    parser.add_argument("--most-classes", type=int, default=8, metavar="K", help="that 'auto' looks at (%(default)s)")
     parser.add_argument("--ignore-angles", action="store_true", help="search all orientations, whatever the file says")
 
 
@@ -36,20 +40,43 @@ def execute(options):
     particles = read_particles(options)
     reference = read_reference(options.reference, particles)
     run = Run(options.out, particles)
-    found = bayes.classify_3d(
-        replace(particles, poses=None) if options.ignore_angles else particles, reference, n_classes=options.classes,
-        rng=options.seed, n_iterations=options.iterations, tau_fudge=options.tau2_fudge,
-        symmetry=options.symmetry, mask_diameter=options.mask_diameter, workers=options.workers,
-        progress=not options.quiet,
-        checkpoint=run.checkpoint, monitor=run.monitor,
-    )  # fmt: skip
+    some = replace(particles, poses=None) if options.ignore_angles else particles
+    common = {
+        "rng": options.seed, "symmetry": options.symmetry, "mask_diameter": options.mask_diameter,
+        "workers": options.workers, "progress": not options.quiet, "checkpoint": run.checkpoint, "monitor": run.monitor,
+    }  # fmt: skip
+    chosen = {}
+    if options.classes == "auto":
+        choice = bayes.choose_classes(some, reference, most=options.most_classes, **common)
+        found = choice.classification
+        chosen = _curves(choice)
+    else:
+        found = bayes.classify_3d(
+            some, reference, n_classes=options.classes, n_iterations=options.iterations,
+            tau_fudge=options.tau2_fudge, **common,
+        )  # fmt: skip
     run.write_particles(poses=found.poses, pmax=found.pmax, half=found.half, label=found.label)
     run.write_model("run", found.iterations[-1], found.volumes)
     numbers = {
-        "particles": len(particles), "class_sizes": np.bincount(found.label, minlength=options.classes).tolist(),
+        "particles": len(particles), "class_sizes": np.bincount(found.label, minlength=len(found.volumes)).tolist(),
         "class_shares": [round(float(share), 4) for share in found.occupancy], "iterations": len(found.iterations),
         "mean_pmax": round(float(found.pmax.mean()), 3),
         "seconds": round(sum(record.seconds for record in found.iterations), 1),
     }  # fmt: skip
-    run.write_summary(numbers)
-    return numbers
+    run.write_summary(numbers | chosen)
+    return numbers | chosen
+
+
+def _number_of_classes(text):
+    return text if text == "auto" else int(text)
+
+
+def _curves(choice):
+    """K, T and the evidence for them, for the summary."""
+    curves = {"classes": choice.n_classes, "tau2_fudge": choice.tau_fudge, "held_out_particles": len(choice.held_out)}
+    named = (("classes", None), ("tau2_fudge", choice.tau_evidence))
+    for name, evidence in named:
+        mean, error = choice.against_chosen(evidence)
+        curves[f"evidence_by_{name}"] = [round(float(value), 4) for value in mean]
+        curves[f"evidence_by_{name}_error"] = [round(float(value), 4) for value in error]
+    return curves | {"tau2_fudges": list(choice.tau_fudges)}

@@ -33,6 +33,7 @@ def execute(options):
     run = Run(options.out, particles)
     found = bayes.initial_model(
         particles, rng=options.seed, n_classes=options.classes, n_batches=options.batches,
+        batch_size=min(100, len(particles)), symmetry=options.symmetry,
         mask_diameter=options.mask_diameter, workers=options.workers, progress=not options.quiet,
         checkpoint=run.checkpoint,
     )  # fmt: skip

@@ -22,6 +22,9 @@ def add_arguments(parser):
         metavar="Å",
         help="low-pass of the reference (%(default)s)",
     )
+    parser.add_argument("--no-contrast", action="store_true", help="do not fit norms of images and scales of groups")
+    parser.add_argument("--local-prior", action="store_true", help="weigh each part of the map by its own signal")
+    parser.add_argument("--no-views", action="store_true", help="expect all viewing directions alike in searches")
 
 
 def execute(options):
@@ -39,11 +42,13 @@ def execute(options):
     found = bayes.refine(
         particles, reference, rng=options.seed, initial_resolution=options.initial_resolution,
         symmetry=options.symmetry, mask_diameter=options.mask_diameter, workers=options.workers,
+        correct_contrast=not options.no_contrast, learn_views=not options.no_views,
+        local_prior=options.local_prior,
         progress=not options.quiet,
         checkpoint=run.checkpoint, monitor=run.monitor,
     )  # fmt: skip
-    run.write_particles(poses=found.poses, pmax=found.pmax, half=found.half)
-    run.write_model("run", found.iterations[-1], [found.volume])
+    run.write_particles(poses=found.poses, pmax=found.pmax, half=found.half, norm=found.norm)
+    run.write_model("run", found.iterations[-1], [found.volume], scale=found.scale)
     for number, half in enumerate(found.half_maps, 1):
         io.write_volume(half, options.out / f"run_half{number}_class001_unfil.mrc")
     numbers = {

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .. import io
+from ..bayes.contrast import scale_groups
 from ..io.formats import replacing
 from ..io.star import number_text
 
@@ -42,7 +43,7 @@ class Run:
         """Write one iteration: the `monitor` of an engine's question."""
         self.write_model(f"run_it{record.number:03d}", record, volumes)
 
-    def write_model(self, name, record, volumes):
+    def write_model(self, name, record, volumes, *, scale=None):
         """Volumes of the classes, and the STAR file of what the iteration assumed.
 
         Parameters
@@ -51,11 +52,19 @@ class Run:
             Such as ``run_it003``.
         record : bayes.Iteration
         volumes : sequence of Volume
+        scale : ndarray (n,), optional
+            Of each particle's group, for the table of groups.
         """
         references = [f"{name}_class{k + 1:03d}.mrc" for k in range(len(volumes))]
         for file, volume in zip(references, volumes):
             io.write_volume(volume, self.folder / file)
-        io.write_star(self._model_tables(record, references), self.folder / f"{name}_model.star")
+        tables = self._model_tables(record, references)
+        if scale is not None:
+            number, first, count = np.unique(scale_groups(self.particles), return_index=True, return_counts=True)
+            tables["model_groups"] = _table(
+                {"rlnGroupNumber": number + 1, "rlnGroupNrParticles": count, "rlnGroupScaleCorrection": scale[first]}
+            )
+        io.write_star(tables, self.folder / f"{name}_model.star")
 
     def _model_tables(self, record, references):
         size_px, pixel = self.particles.size_px, self.particles.pixel_size
@@ -87,7 +96,7 @@ class Run:
             tables[f"model_class_{k + 1}"] = _table(
                 {
                     "rlnSpectralIndex": shells, "rlnResolution": frequency, "rlnAngstromResolution": angstrom,
-                    "rlnSsnrMap": np.clip(fsc, 0, 0.999) / (1 - np.clip(fsc, 0, 0.999)), "rlnGoldStandardFsc": fsc,
+                    "rlnSsnrMap": record.ssnr[min(k, len(correlation) - 1)], "rlnGoldStandardFsc": fsc,
                 }
             )  # fmt: skip
         for group, noise in enumerate(record.noise):
@@ -96,7 +105,7 @@ class Run:
             )
         return tables
 
-    def write_particles(self, *, poses, pmax, half=None, label=None):
+    def write_particles(self, *, poses, pmax, half=None, label=None, norm=None):
         """``run_data.star``: all columns that came, with what was found.
 
         Parameters
@@ -106,6 +115,8 @@ class Run:
         half : ndarray (n,) int, optional
         label : ndarray (n,) int, optional
             Class from 0; all in the first by default.
+        norm : ndarray (n,), optional
+            Factor on each image.
         """
         metadata = pd.DataFrame(index=range(len(poses)))
         if self.particles.metadata is not None:
@@ -114,6 +125,8 @@ class Run:
         metadata["rlnClassNumber"] = (label + 1).astype(str)
         if half is not None:
             metadata["rlnRandomSubset"] = (half + 1).astype(str)
+        if norm is not None:
+            metadata["rlnNormCorrection"] = number_text(norm)
         metadata["rlnMaxValueProbDistribution"] = number_text(pmax)
         io.write_particles(replace(self.particles, poses=poses, metadata=metadata), self.folder / "run_data.star")
 

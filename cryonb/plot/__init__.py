@@ -3,7 +3,17 @@
 Nothing here computes a number that a reader might want, and nothing calls ``show``.
 """
 
-from .bayes import angular_error, class_averages, confusion, iterations, occupancy, shell_spectra
+from .bayes import (
+    angular_error,
+    class_averages,
+    class_choice,
+    confusion,
+    iterations,
+    occupancy,
+    responsibilities,
+    responsibility,
+    shell_spectra,
+)
 from .ctf import contrast_transfer, thon_rings
 from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered
 from .resolution import (
@@ -29,6 +39,7 @@ __all__ = [
     "angular_error",
     "central_slices",
     "class_averages",
+    "class_choice",
     "confusion",
     "contrast_transfer",
     "corrected_fsc",
@@ -54,6 +65,8 @@ __all__ = [
     "projection_montage",
     "recovered",
     "reslog",
+    "responsibilities",
+    "responsibility",
     "shell_spectra",
     "spectrum",
     "surface",

@@ -1,12 +1,16 @@
 """Draw what a refinement or a classification went through: its iterations, its classes, its errors."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from .ctf import resolution_axis
 from .style import new_axes, styled
 from .volumes import images
 
-__all__ = ["angular_error", "class_averages", "confusion", "iterations", "occupancy", "shell_spectra"]
+__all__ = [
+    "angular_error", "class_averages", "class_choice", "confusion", "iterations", "occupancy", "responsibilities",
+    "responsibility", "shell_spectra",
+]  # fmt: skip
 
 FIRST, SECOND = "#0072B2", "#D55E00"
 
@@ -105,6 +109,41 @@ def class_averages(result, *, ax=None, columns=None):
 
 
 @styled
+def class_choice(choice, *, axes=None):
+    """What held-out particles say of each number of classes and of each T: evidence lost against the chosen ones.
+
+    Parameters
+    ----------
+    choice : ClassChoice
+    axes : sequence of two Axes, optional
+
+    Returns
+    -------
+    ndarray of two Axes
+        Nats per particle with bars of one standard error; linear near 0, logarithmic beyond 1.
+    """
+    axes = plt.subplots(1, 2, figsize=(8.0, 3.0), layout="constrained")[1] if axes is None else np.asarray(axes)
+    most, values = len(choice.class_evidence), choice.tau_fudges
+    panels = (
+        (axes[0], np.arange(1, most + 1), choice.against_chosen(), choice.n_classes - 1, "number of classes K"),
+        (axes[1], np.arange(len(values)), choice.against_chosen(choice.tau_evidence), None, "T"),
+    )
+    for ax, place, (mean, error), chosen, name in panels:
+        chosen = values.index(choice.tau_fudge) if chosen is None else chosen
+        ax.errorbar(place, mean, error, fmt="o-", color=FIRST, capsize=3, ms=4)
+        says = f"chosen: {name[-1]} = {choice.tau_fudge:g}" if name == "T" else f"chosen: K = {choice.n_classes}"
+        ax.plot(place[chosen], mean[chosen], "o", ms=11, mfc="none", color=SECOND, label=says)
+        ax.axhline(0, color="#999999", lw=0.8, zorder=-1)
+        ax.set_yscale("symlog", linthresh=1.0)
+        ax.set_ylim(top=0.6)
+        ax.set(xlabel=name, ylabel="held-out evidence lost (nats per particle)")
+        ax.legend(loc="lower right")
+    axes[0].set_xticks(panels[0][1])
+    axes[1].set_xticks(panels[1][1], [f"{value:g}" for value in values])
+    return axes
+
+
+@styled
 def confusion(counts, *, ax=None, true_names=None, found_names=None):
     """Particles of each true species (rows) in each class found (columns), with the counts written in.
 
@@ -167,6 +206,66 @@ def angular_error(errors, *, ax=None, label=None):
     ax.minorticks_off()
     ax.set(xlabel="error of the orientation (°)", ylabel="particles (%)", xlim=(0.3, 180), ylim=(0, 102))
     ax.legend(loc="best")
+    return ax
+
+
+@styled
+def responsibilities(weights, angles, *, truth=None, ax=None):
+    """How probable each in-plane angle of each image is: one row an image, darker is more probable.
+
+    Parameters
+    ----------
+    weights : ndarray (n, a)
+        Rows sum to 1.
+    angles : ndarray (a,)
+        Degrees, increasing evenly.
+    truth : ndarray (n,), optional
+        True angles in degrees; the rows are sorted by them.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, width=4.4, height=3.1)
+    weights, angles = np.asarray(weights), np.asarray(angles)
+    order = np.arange(len(weights)) if truth is None else np.argsort(truth, kind="stable")
+    edge = (angles[1] - angles[0]) / 2
+    extent = (angles[0] - edge, angles[-1] + edge, len(weights), 0)
+    shown = ax.imshow(
+        weights[order], cmap="magma_r", vmin=0, vmax=1, extent=extent, origin="upper", aspect="auto",
+        interpolation="nearest",
+    )  # fmt: skip
+    ax.figure.colorbar(shown, ax=ax, label="responsibility")
+    ax.set(xlabel="in-plane angle (°)", ylabel="image" if truth is None else "image, by true angle")
+    return ax
+
+
+@styled
+def responsibility(weights, angles, *, truth=None, ax=None):
+    """How probable each in-plane angle of one image is.
+
+    Parameters
+    ----------
+    weights : ndarray (a,)
+        Sums to 1.
+    angles : ndarray (a,)
+        Degrees.
+    truth : float, optional
+        Degrees; a dotted line.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, width=4.4, height=2.4)
+    ax.step(angles, weights, where="mid", color=FIRST)
+    ax.fill_between(angles, weights, step="mid", color=FIRST, alpha=0.25, lw=0)
+    if truth is not None:
+        ax.axvline(truth, color="#222222", lw=0.8, ls=":", label="truth")
+        ax.legend(loc="best")
+    ax.set(xlabel="in-plane angle (°)", ylabel="responsibility", ylim=(0, 1.02))
     return ax
 
 

@@ -3,21 +3,25 @@
 Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryonb.widgets.ngl`).
 """
 
+from .class_selection import ClassSelection
 from .ctf import ContrastTransfer
 from .image_formation import ImageFormation
 from .iterations import Iterations
 from .manifold import LandscapeExplorer
 from .ngl import density_scene, nglview, view
 from .reconstruction import BackProjection
+from .responsibilities import Responsibilities
 from .volumes import DensityMovie
 
 __all__ = [
     "BackProjection",
+    "ClassSelection",
     "ContrastTransfer",
     "DensityMovie",
     "ImageFormation",
     "Iterations",
     "LandscapeExplorer",
+    "Responsibilities",
     "density_scene",
     "nglview",
     "view",

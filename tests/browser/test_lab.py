@@ -48,6 +48,34 @@ def test_image_formation(lab, page):
     assert not complaints(page)
 
 
+@on("06_chicken_and_egg.ipynb")
+def test_chicken_and_egg(lab, page):
+    (panel,) = lab.panels(page)
+    assert move_every_slider(lab, panel) == ["iteration", "image"]
+    assert lab.execute(page, "print(explorer.iteration.value, explorer.image.value)") == "15 300"
+    assert lab.execute(page, "print(np.array_equal(explorer.result[1], by_angle[key][14][299]))") == "True"
+    assert not complaints(page)
+
+
+@on("07_two_d_classes.ipynb")
+def test_two_d_classes(lab, page):
+    (panel,) = lab.panels(page)
+    lab.pictures(panel)
+    assert lab.execute(page, "print(chooser.boxes[1].value, len(chooser.chosen))") == "False 4"
+    panel.locator(".widget-checkbox", has_text="class 2").locator("input").click()
+    page.wait_for_function("() => document.querySelector('.cryonb-panel').innerText.includes('5 classes')")
+    assert lab.execute(page, "print(chooser.boxes[1].value, len(chooser.chosen))") == "True 5"
+    assert not complaints(page)
+
+
+@on("08_start_from_nothing.ipynb")
+def test_start_from_nothing(lab, page):
+    (panel,) = lab.panels(page)
+    assert move_every_slider(lab, panel) == ["iteration"]
+    assert lab.execute(page, "print(explorer.result is model.iterations[0])") == "True"
+    assert not complaints(page)
+
+
 @on("12_how_does_the_ribosome_move.ipynb")
 def test_how_the_ribosome_moves(lab, page):
     (panel,) = lab.panels(page)

@@ -1,0 +1,392 @@
+"""How many classes, and how much of their differences to believe: both chosen by particles that made no volume.
+
+Too many classes are made first, then merged two by two; after each merging, particles that were held out say how
+probable they are. Evidence from particles that take part, even when each is scored against volumes of the other half
+only, goes on rising with K: through the labels, noise finds its way from one half into the other.
+"""
+
+import copy
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+from tqdm.auto import tqdm
+
+from cryonb import fourier, parallel
+
+from .classes import Job, Settings, State
+from .classify import consensus
+from .expectation import Model, expectation
+from .inputs import fit_references
+from .model import check_input, fingerprint
+from .records import Classification
+
+__all__ = ["ClassChoice", "choose_classes"]
+
+HELD_OUT = 0.25  # share of the particles that judge
+SPREAD, FINISH = 8, 12  # iterations at most with too many classes, and with the right number
+RELAX = 2  # iterations after a merging or a change of T
+SAVED = ("phase", "untried", "class_evidence", "tau_evidence", "noise", "shell", "chosen_at")
+SPLIT = 6  # iterations in which a class's own particles part
+LEAST = 10  # particles of either half that a class needs
+TRIES = 2  # pairs that are merged on trial where the first costs evidence
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassChoice:
+    """K and T as the held-out particles chose them, the classes that follow, and the curves that show why.
+
+    Parameters
+    ----------
+    classification : Classification
+        From all particles, with the chosen K and T.
+    tau_fudge : float
+        T.
+    held_out : ndarray (m,) int
+        The particles that judged.
+    class_evidence : ndarray (most, m)
+        Log evidence of each of them with 1 … most classes, up to a constant of the particle.
+    tau_fudges : tuple of float
+        The T that were tried, with K classes.
+    tau_evidence : ndarray (len(tau_fudges), m)
+    """
+
+    classification: Classification
+    tau_fudge: float
+    held_out: np.ndarray
+    class_evidence: np.ndarray
+    tau_fudges: tuple[float, ...]
+    tau_evidence: np.ndarray
+
+    @property
+    def n_classes(self):
+        """K."""
+        return len(self.classification.volumes)
+
+    def against_chosen(self, evidence=None):
+        """What other choices lose: mean of evidence less that of the chosen one, and its standard error.
+
+        Parameters
+        ----------
+        evidence : ndarray (c, m), optional
+            `class_evidence` by default, or `tau_evidence`.
+
+        Returns
+        -------
+        mean, error : ndarray (c,)
+            Nats per particle.
+        """
+        by_class = evidence is None or evidence is self.class_evidence
+        rows = self.class_evidence if by_class else evidence
+        chosen = self.n_classes - 1 if by_class else self.tau_fudges.index(self.tau_fudge)
+        less = rows - rows[chosen]
+        return less.mean(1), less.std(1) / np.sqrt(less.shape[1])
+
+    def __repr__(self):
+        return f"ClassChoice(K = {self.n_classes}, T = {self.tau_fudge:g}, {self.classification!r})"
+
+
+def choose_classes(
+    particles, reference, *, rng, most=8, tau_fudges=(0.5, 1.0, 2.0, 4.0, 8.0), initial_resolution=None,
+    highest_resolution=None, symmetry="C1", mask_diameter=None, workers="threads", progress=True, checkpoint=None,
+    monitor=None,
+):  # fmt: skip
+    """3D classes without guessing their number K or the regularisation parameter T.
+
+    Parameters
+    ----------
+    particles : Particles
+        n images with CTF, at least 40. Without poses, those of the consensus are found first.
+    reference : Volume
+    rng : seed or Generator
+    most : int
+        The largest K looked at; a good deal above the expected one, so that each state gets a class at first.
+    tau_fudges : sequence of float
+        T to try; among them 1, with which the differences are let through that recur between halves.
+    initial_resolution, highest_resolution, symmetry, mask_diameter, workers, progress, checkpoint, monitor
+        As in `classify_3d`.
+
+    Returns
+    -------
+    ClassChoice
+
+    Notes
+    -----
+    A quarter of the particles is held out. The others are sorted into ``most`` classes, as `classify_3d` does. Then
+    the two classes whose volumes the images can tell apart least (Ward's criterion, J Am Stat Assoc 58:236 (1963),
+    on differences weighted by 1/σ²) become one, the rest settles, and the held-out particles are scored, down to one
+    class. K is the smallest whose mean log evidence is within one standard error (paired, over particles) of the
+    best. Then each class is split by its own particles alone, and stays split where evidence rises by two standard
+    errors: what an early merging hid comes back. T, with that K, is the nearest to 1 within one standard error of the
+    best. Last, the held-out particles join and the classes settle. It costs about as much as three classifications
+    with ``most`` / 2 classes. A continuum of states has no K: then the curve goes on rising to ``most``.
+    """
+    (reference,) = fit_references(particles, [reference])
+    diameter = check_input(particles, [reference], mask_diameter)
+    n, tau_fudges = len(particles), tuple(float(value) for value in tau_fudges)
+    if not 2 <= most <= n * HELD_OUT / 5:
+        raise ValueError(
+            f"most must be at least 2, with 20 particles for each class; got {most} classes, {n} particles"
+        )
+    if 1.0 not in tau_fudges or min(tau_fudges) <= 0:
+        raise ValueError(f"tau_fudges must be positive, with 1 among them; got {tau_fudges}")
+    seed = int(np.random.default_rng(rng).integers(2**62))
+    half = None
+    if particles.poses is None:
+        particles, reference, half = consensus(
+            particles, reference, rng=seed, initial_resolution=initial_resolution, symmetry=symmetry,
+            mask_diameter=mask_diameter, workers=workers, progress=progress, checkpoint=checkpoint, monitor=monitor,
+        )  # fmt: skip
+        initial_resolution = None
+    settings = Settings(
+        int(most), diameter, True, True, initial_resolution or 25.0,
+        2 * particles.pixel_size if highest_resolution is None else float(highest_resolution), seed, symmetry,
+    )  # fmt: skip
+    key = asdict(settings) | {
+        "question": "choose_classes", "n": n, "box": particles.size_px, "pixel": particles.pixel_size,
+        "data": fingerprint(particles, [reference]), "tau": tau_fudges,
+    }  # fmt: skip
+    search = _Search(Job(particles, settings, workers, half=half), tau_fudges)
+    saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
+    search.start(reference) if saved is None else search.restore(saved)
+    bar = tqdm(desc="choose classes", unit="step", disable=not progress)
+    while search.phase != "done":
+        record = search.step()
+        if checkpoint is not None:
+            parallel.save_checkpoint(checkpoint, search.values(), key=key)
+        if monitor is not None and record is not None:
+            monitor(record, search.volumes)
+        bar.update()
+        bar.set_postfix_str(f"K = {len(search.state.weights)}, {search.phase}")
+    bar.close()
+    return search.result()
+
+
+class _Search:
+    """From too many classes to the right number, a step at a time."""
+
+    def __init__(self, job, tau_fudges):
+        self.job, self.tau_fudges = job, tau_fudges
+        n = len(job.particles)
+        shuffled = np.random.default_rng([job.settings.seed, 2]).permutation(n)
+        self.held_out = np.sort(shuffled[: int(round(HELD_OUT * n))])
+        self.class_evidence = np.full((job.settings.n_classes, len(self.held_out)), np.nan)
+        self.tau_evidence = np.full((len(tau_fudges), len(self.held_out)), np.nan)
+        self.best = None  # the state with the K that would be chosen were there no smaller one
+        self.noise, self.shell = np.zeros(0), 0.0  # with which the held-out particles are scored
+        self.untried = []  # classes that may still be split
+        self.chosen_at = 0  # iterations before all particles take part
+
+    def start(self, reference):
+        self.enter("spread")
+        self.state = self.job.start([reference])
+
+    def enter(self, phase):
+        self.phase = phase
+        self.job.used = np.ones(len(self.job.particles), dtype=bool)
+        if phase not in ("finish", "done"):
+            self.job.used[self.held_out] = False
+
+    def values(self):
+        """All of it, for a checkpoint."""
+        values = {name: getattr(self, name) for name in SAVED}
+        values |= {f"state.{name}": value for name, value in self.state.values().items()}
+        best = {} if self.best is None else self.best.values()
+        return values | {f"best.{name}": value for name, value in best.items()}
+
+    def restore(self, saved):
+        parts = {"state": {}, "best": {}}
+        for name, value in saved.items():
+            where, _, field = name.partition(".")
+            if field:
+                parts[where][field] = value
+        self.state = State.restored(parts["state"])
+        self.best = State.restored(parts["best"]) if parts["best"] else None
+        for name in SAVED:
+            setattr(self, name, saved[name])
+        self.enter(self.phase)
+
+    def step(self):
+        """Go on; the record of the iteration that was made, or None."""
+        state = getattr(self, self.phase)()
+        if state is None:
+            return None
+        self.volumes = [self.job.volume(data * self.job.mask) for data in state.joined]
+        return state.iterations[-1]
+
+    def spread(self):
+        """An iteration with too many classes."""
+        self.job.iterate(self.state)
+        if len(self.state.iterations) >= SPREAD or self.job.settled(self.state):
+            self.noise, self.shell = self.state.noise, self.state.shell
+            self.judge(self.state, self.evidence(self.state))
+            self.enter("merge")
+        return self.state
+
+    def judge(self, state, evidence):
+        """Keep the state if no larger K is better by more than the standard error."""
+        row = len(state.weights) - 1
+        self.class_evidence[row] = evidence
+        known = self.class_evidence[row:]
+        best = known[known.mean(1).argmax()]
+        if not _better(best, known[0]):
+            self.best = copy.deepcopy(state)
+
+    def evidence(self, state):
+        """Log evidence (m,) of the held-out particles: same noise, same shells and same search every time."""
+        job = self.job
+        grid = job.grid(self.shell + 2)
+        turn = Rotation.random(rng=np.random.default_rng([job.settings.seed, 3]))
+        sampling = job.sampling(state, turn, local=True, max_shell=grid.radii[-1])
+        sampling = replace(sampling, keep_views=4 * job.settings.n_classes)
+        volumes = tuple(job.volume(data * job.mask) for data in state.joined)
+        model = Model(volumes, self.noise, state.weights, state.sigma_offset)
+        _, posterior = expectation(
+            job.particles, model, grid, sampling, index=self.held_out, poses=job.particles.poses, workers=job.workers
+        )
+        return posterior.log_evidence
+
+    def relaxed(self, state):
+        """Evidence (m,) after some iterations, all on the shells on which it is taken."""
+        for _ in range(RELAX):
+            self.job.iterate(state)
+            state.shell = self.shell
+        return self.evidence(state)
+
+    def merge(self):
+        """One class fewer: the pair that costs least, of a few where the likeliest pair does cost something."""
+        before = self.class_evidence[len(self.state.weights) - 1]
+        found = None
+        for pair in self.pairs()[:TRIES]:
+            trial = self.merged(*pair)
+            evidence = self.relaxed(trial)
+            if found is None or evidence.mean() > found[1].mean():
+                found = trial, evidence
+            if not _better(before, evidence):
+                break
+        self.state = found[0]
+        self.judge(*found)
+        if len(self.state.weights) == 1:
+            self.untried = list(range(len(self.best.weights)))
+            self.enter("split")
+        return found[0]
+
+    def split(self):
+        """Try to split one class, by its own particles alone: two states that never came apart may do so here."""
+        made = None
+        if self.untried and len(self.best.weights) < self.job.settings.n_classes:
+            k, *self.untried = self.untried
+            made = self.halved(k)
+        if made is not None:
+            count, evidence = len(made.weights), self.relaxed(made)
+            if _better(evidence, self.class_evidence[count - 2], errors=2):
+                self.class_evidence[count - 1] = evidence
+                self.best = made
+                self.untried = [i - (i > k) for i in self.untried] + [count - 2, count - 1]
+        if not self.untried or len(self.best.weights) == self.job.settings.n_classes:
+            self.state = self.best
+            self.enter("temper")
+        return made
+
+    def halved(self, k):
+        """A copy of the best state in which class k has become two, the last; None where it has too few particles."""
+        job, best = self.job, self.best
+        whole = job.used
+        job.used = whole & (best.probability.argmax(1) == k)
+        pair = None
+        if min(len(job.members(side)) for side in job.sides) >= 2 * LEAST:
+            pair = job.fresh([best.maps[side, k] for side in (0, 1)], best.noise, 2, self.shell)
+            job.split(pair, np.random.default_rng([job.settings.seed, 4, len(best.weights), k]))
+            for _ in range(SPLIT):
+                job.iterate(pair)
+        job.used = whole
+        if pair is None:
+            return None
+        state = copy.deepcopy(best)
+        parts = pair.difference + (pair.consensus - best.consensus)[:, None]
+        state.difference = np.concatenate([np.delete(state.difference, k, 1), parts], 1)
+        state.maps = np.concatenate([np.delete(state.maps, k, 1), pair.maps], 1)
+        state.joined = np.concatenate([np.delete(state.joined, k, 0), pair.joined])
+        state.weights = np.append(np.delete(state.weights, k), best.weights[k] * pair.weights)
+        shared = best.probability[:, k, None] * pair.probability
+        state.probability = np.concatenate([np.delete(state.probability, k, 1), shared], 1)
+        label = state.top.label
+        label[label == k] = len(best.weights)  # which of the two the next iteration says
+        label[label > k] -= 1
+        for side in job.sides:
+            job.refilter(state, side)
+        return state
+
+    def pairs(self):
+        """Pairs of classes, those that the images can tell apart least first."""
+        state, size = self.state, self.job.particles.size_px
+        count = state.probability[self.job.used].sum(0)
+        shells = np.arange(1, int(self.shell) + 1)
+        weight = shells / state.noise.mean(0)[shells]
+        transforms = [fourier.transform(data * self.job.mask) for data in state.joined]
+        cost = {}
+        for b in range(len(count)):
+            for a in range(b):
+                power = fourier.shell_mean(np.abs(transforms[a] - transforms[b]) ** 2, ndim=3)[shells]
+                shared = count[a] * count[b] / max(count[a] + count[b], 1e-9)
+                cost[a, b] = shared * float(power @ weight) / size**3
+        return sorted(cost, key=cost.get)
+
+    def merged(self, a, b):
+        """A copy of the state in which class b is part of class a."""
+        state = copy.deepcopy(self.state)
+        count = state.probability[self.job.used].sum(0)[[a, b]]
+        share = count / max(count.sum(), 1e-9)
+        for volumes in (state.difference.swapaxes(0, 1), state.joined):
+            volumes[a] = share[0] * volumes[a] + share[1] * volumes[b]
+        state.probability[:, a] += state.probability[:, b]
+        state.weights[a] += state.weights[b]
+        state.difference, state.maps = np.delete(state.difference, b, 1), np.delete(state.maps, b, 1)
+        state.joined, state.weights = np.delete(state.joined, b, 0), np.delete(state.weights, b)
+        state.probability = np.delete(state.probability, b, 1)
+        label = state.top.label
+        label[label == b] = a
+        label[label > b] -= 1
+        for side in self.job.sides:
+            self.job.refilter(state, side)
+        return state
+
+    def temper(self):
+        """Another T, with K classes; the best of them when all are known."""
+        row = int(np.isnan(self.tau_evidence[:, 0]).argmax())
+        trial = copy.deepcopy(self.best)
+        trial.tau_fudge = self.tau_fudges[row]
+        for side in self.job.sides:
+            self.job.refilter(trial, side)
+        self.tau_evidence[row] = self.relaxed(trial)
+        if row + 1 < len(self.tau_fudges):
+            return
+        best = self.tau_evidence[self.tau_evidence.mean(1).argmax()]
+        good = [t for t, evidence in zip(self.tau_fudges, self.tau_evidence) if not _better(best, evidence)]
+        self.state = self.best
+        self.state.tau_fudge = min(good, key=lambda t: abs(np.log(t)))
+        for side in self.job.sides:
+            self.job.refilter(self.state, side)
+        self.chosen_at = len(self.state.iterations)
+        self.enter("finish")
+
+    def finish(self):
+        """An iteration with all particles and the chosen K and T."""
+        self.job.iterate(self.state)
+        done = len(self.state.iterations) - self.chosen_at
+        if done >= FINISH or self.job.settled(self.state, since=self.chosen_at):
+            self.state.iterations = self.state.iterations[self.chosen_at :]
+            self.enter("done")
+        return self.state
+
+    def result(self):
+        return ClassChoice(
+            self.job.result(self.state), self.state.tau_fudge, self.held_out, self.class_evidence, self.tau_fudges,
+            self.tau_evidence,
+        )  # fmt: skip
+
+
+def _better(one, other, *, errors=1):
+    """Whether evidence is higher by more than the standard error of the paired difference, or so many of them."""
+    more = one - other
+    return more.mean() > errors * more.std() / np.sqrt(len(more))
