@@ -15,8 +15,8 @@
 RELION 3.1.3 runs in its legacy double-precision CPU path, one thread a process; newer ones are several times faster.
 Without poses it makes two iterations only: each takes minutes. What it finished stays in ``--folder`` and is not
 run again (name another folder when its options change here); ``--relion kept`` runs nothing. CPU seconds are user and
-system time, of RELION over MPI those of the two ranks that work. ``--quick``: refine, null and throughput at half
-size, without RELION.
+system time, of RELION over MPI those of the two ranks that work. ``--quick``: refine, null and throughput on fewer
+particles, without RELION.
 Prints one JSON object last; its first keys are of the first SNR, means over the seeds.
 """
 
@@ -155,7 +155,7 @@ def small(options, snr, seed, folder):
 
 def null(options, snr, seed, folder):
     """Pure noise, from the ribosome at 60 Å."""
-    n = 400 if options.quick else 2000
+    n = 200 if options.quick else 2000
     particles, _ = draw(ONE, 50, seed=seed)
     noise = np.random.default_rng(seed).standard_normal((n, SIZE, SIZE)).astype(np.float32)
     empty = Particles(noise, PIXEL, ctf=particles[np.arange(n) % 50].ctf)
@@ -247,7 +247,7 @@ def summary(numbers, snr):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="half size, no RELION, no classes; under a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer particles, no RELION, no classes; under a minute")
     parser.add_argument("--parts", nargs="+", choices=PARTS)
     parser.add_argument("--snr", nargs="+", type=float, default=[0.2])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
