@@ -29,7 +29,7 @@ RELAX = 2  # iterations after a merging or a change of T
 SAVED = ("phase", "untried", "class_evidence", "tau_evidence", "noise", "shell", "chosen_at")
 SPLIT = 6  # iterations in which a class's own particles part
 LEAST = 10  # particles of either half that a class needs
-TRIES = 2  # pairs that are merged on trial
+TRIES = 3  # pairs that are merged on trial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,7 +113,7 @@ def choose_classes(
     Notes
     -----
     A quarter of the particles is held out. The others are sorted into ``most`` classes, as `classify_3d` does. Then
-    two classes that the images can hardly tell apart become one (of two such pairs, by Ward's criterion, J Am Stat
+    two classes that the images can hardly tell apart become one (of three such pairs, by Ward's criterion, J Am Stat
     Assoc 58:236 (1963), on what recurs in both halves, the one that costs less evidence), the rest settles, and the
     held-out particles are scored, down to one class. K is the smallest whose mean log evidence is within one standard
     error (paired, over particles) of the best. Then each class is split by its own particles alone, and stays split
