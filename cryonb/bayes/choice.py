@@ -29,7 +29,7 @@ RELAX = 2  # iterations after a merging or a change of T
 SAVED = ("phase", "untried", "class_evidence", "tau_evidence", "noise", "shell", "chosen_at")
 SPLIT = 6  # iterations in which a class's own particles part
 LEAST = 10  # particles of either half that a class needs
-TRIES = 2  # pairs that are merged on trial where the first costs evidence
+TRIES = 3  # pairs that are merged on trial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,13 +113,14 @@ def choose_classes(
     Notes
     -----
     A quarter of the particles is held out. The others are sorted into ``most`` classes, as `classify_3d` does. Then
-    the two classes whose volumes the images can tell apart least (Ward's criterion, J Am Stat Assoc 58:236 (1963),
-    on differences weighted by 1/σ²) become one, the rest settles, and the held-out particles are scored, down to one
-    class. K is the smallest whose mean log evidence is within one standard error (paired, over particles) of the
-    best. Then each class is split by its own particles alone, and stays split where evidence rises by two standard
-    errors: what an early merging hid comes back. T, with that K, is the nearest to 1 within one standard error of the
-    best. Last, the held-out particles join and the classes settle. It costs about as much as three classifications
-    with ``most`` / 2 classes. A continuum of states has no K: then the curve goes on rising to ``most``.
+    two classes that the images can hardly tell apart become one (of three such pairs, by Ward's criterion, J Am Stat
+    Assoc 58:236 (1963), on what recurs in both halves, the one that costs less evidence), the rest settles, and the
+    held-out particles are scored, down to one class. K is the smallest whose mean log evidence is within one standard
+    error (paired, over particles) of the best. Then each class is split by its own particles alone, and stays split
+    where evidence rises by two standard errors: what an early merging hid comes back. T, with that K, is the nearest to
+    1 within one standard error of the best. Last, the held-out particles join and the classes settle. It costs about as
+    much as four classifications with ``most`` / 2 classes. A continuum of states has no K: then the curve goes on
+    rising to ``most``.
     """
     (reference,) = fit_references(particles, [reference])
     diameter = check_input(particles, [reference], mask_diameter)
@@ -254,16 +255,13 @@ class _Search:
         return self.evidence(state)
 
     def merge(self):
-        """One class fewer: the pair that costs least, of a few where the likeliest pair does cost something."""
-        before = self.class_evidence[len(self.state.weights) - 1]
+        """One class fewer: of a few pairs that images can hardly tell apart, the one that costs least evidence."""
         found = None
         for pair in self.pairs()[:TRIES]:
             trial = self.merged(*pair)
             evidence = self.relaxed(trial)
             if found is None or evidence.mean() > found[1].mean():
                 found = trial, evidence
-            if not _better(before, evidence):
-                break
         self.state = found[0]
         self.judge(*found)
         if len(self.state.weights) == 1:
@@ -318,18 +316,21 @@ class _Search:
         return state
 
     def pairs(self):
-        """Pairs of classes, those that the images can tell apart least first."""
-        state, size = self.state, self.job.particles.size_px
+        """Pairs of classes, those that the images can tell apart least first.
+
+        By Ward's criterion, with the cross-spectrum of the halves instead of a power: noise does not count.
+        """
+        state, mask = self.state, self.job.mask
         count = state.probability[self.job.used].sum(0)
         shells = np.arange(1, int(self.shell) + 1)
         weight = shells / state.noise.mean(0)[shells]
-        transforms = [fourier.transform(data * self.job.mask) for data in state.joined]
+        first, second = ([fourier.transform(data * mask) for data in half] for half in state.difference)
         cost = {}
         for b in range(len(count)):
             for a in range(b):
-                power = fourier.shell_mean(np.abs(transforms[a] - transforms[b]) ** 2, ndim=3)[shells]
+                cross = ((first[a] - first[b]) * (second[a] - second[b]).conj()).real
                 shared = count[a] * count[b] / max(count[a] + count[b], 1e-9)
-                cost[a, b] = shared * float(power @ weight) / size**3
+                cost[a, b] = shared * float(fourier.shell_mean(cross, ndim=3)[shells] @ weight)
         return sorted(cost, key=cost.get)
 
     def merged(self, a, b):

@@ -1,7 +1,7 @@
 """Classes in the making: what one iteration of a 3D classification hands to the next, and how it is made."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -219,10 +219,21 @@ class Job:
             state.maps[side, k] = (base + maximisation.filtered(difference, gain[k])) * self.mask
 
     def parts(self, statistics):
-        """Consensus (d, d, d) and differences (K, d, d, d), unfiltered."""
+        """Consensus (d, d, d) and differences (K, d, d, d), unfiltered.
+
+        To each class's sums one particle's worth of the consensus is added: where a class has seen nothing it does not
+        differ. (Solved alone it would be 0 there, less by the consensus in either half, and that would recur.)
+        """
         pixel = self.particles.pixel_size
-        consensus = maximisation.solve_class(maximisation.merge_classes(statistics), 0, pixel).data
-        solved = [maximisation.solve_class(statistics, k, pixel).data for k in range(len(statistics.class_count))]
+        merged = maximisation.merge_classes(statistics)
+        consensus = maximisation.solve_class(merged, 0, pixel).data
+        share = 1 / max(float(statistics.class_count.sum()), 1.0)
+        filled = replace(
+            statistics, values=statistics.values + share * merged.values,
+            weights=statistics.weights + share * merged.weights,
+        )  # fmt: skip
+        n_k = len(statistics.class_count)
+        solved = [maximisation.solve_class(filled, k, pixel).data for k in range(n_k)]
         return consensus, np.stack(solved) - consensus
 
     def gains(self, state, *, halves=1):

@@ -7,8 +7,7 @@ has the same aim. Weights made from both halves would carry the noise of one int
 chance both would be raised, and the FSC of the halves with them. These do not: a half's weights are a function of that
 half and of numbers per band, even in its noise, so that noise stays uncorrelated between the halves.
 
-It misleads where many poses are wrong: a part that they blur has power that recurs in neither half and is not stationary,
-so that its weights are too high (docs/decisions.md has the numbers).
+It gains nothing, or loses a little, in a part that many wrong poses blur (numbers in docs/decisions.md).
 """
 
 import numpy as np
