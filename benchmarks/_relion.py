@@ -27,7 +27,7 @@ REFINE = [
     "--i", "particles.star", "--ref", "reference.mrc", "--auto_refine", "--split_random_halves", "--ini_high", "60",
     "--firstiter_cc", "--ctf", "--ctf_corrected_ref", "--flatten_solvent", "--zero_mask", "--sym", "C1", "--norm",
     "--scale", "--dont_check_norm", "--random_seed", "1", "--j", "1", "--low_resol_join_halves", "40", *SEARCH,
-    # local searches from 3.75° on: by default RELION goes on globally there, which costs it 3 s of CPU a particle
+    # local searches from 3.75° on: by default RELION goes on globally there, at seconds of CPU a particle
     "--auto_local_healpix_order", "3",
 ]  # fmt: skip
 

@@ -26,7 +26,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
-from _ribosomes import DIAMETER, FOUR, PIXEL, SIZE, draw, mean_volume, true_volumes  # noqa: E402
+from _ribosomes import DIAMETER, FOUR, PIXEL, SIZE, draw, mean_volume, scores, true_volumes  # noqa: E402
 
 from cryonb import bayes, io  # noqa: E402
 from cryonb.types import Particles  # noqa: E402
@@ -61,6 +61,7 @@ def job(quick, folder):
     return {
         "n": n, "wall_seconds": round(time.perf_counter() - started, 1), "iterations": len(found.iterations),
         "cpu_seconds": round(time.process_time() - cpu, 1),
+        "class_accuracy": scores(found.label, truth.label, "ours")["ours_class_accuracy"],
         "occupancy": np.sort(found.occupancy)[::-1].round(3).tolist(),
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ from cryonb import fourier, parallel
 
 from .classes import Job, Settings, State
 from .classify import consensus
-from .expectation import Model, expectation
+from .expectation import expectation
 from .inputs import fit_references
 from .model import check_input, fingerprint
 from .records import Classification
@@ -26,10 +26,10 @@ __all__ = ["ClassChoice", "choose_classes"]
 HELD_OUT = 0.25  # share of the particles that judge
 SPREAD, FINISH = 8, 12  # iterations at most with too many classes, and with the right number
 RELAX = 2  # iterations after a merging or a change of T
-SAVED = ("phase", "untried", "class_evidence", "tau_evidence", "noise", "shell", "chosen_at")
+SAVED = ("phase", "made", "untried", "class_evidence", "tau_evidence", "noise", "shell", "chosen_at")
 SPLIT = 6  # iterations in which a class's own particles part
 LEAST = 10  # particles of either half that a class needs
-TRIES = 2  # pairs that are merged on trial where the first costs evidence
+TRIES = 3  # pairs that are merged on trial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,7 +96,8 @@ def choose_classes(
     Parameters
     ----------
     particles : Particles
-        n images with CTF, at least 40. Without poses, those of the consensus are found first.
+        n images with CTF, at least 40. Without poses, those of the consensus are found first, of the particles that
+        are held out too: the evidence is then of classes, given poses to which all particles contributed.
     reference : Volume
     rng : seed or Generator
     most : int
@@ -104,7 +105,8 @@ def choose_classes(
     tau_fudges : sequence of float
         T to try; among them 1, with which the differences are let through that recur between halves.
     initial_resolution, highest_resolution, symmetry, mask_diameter, workers, progress, checkpoint, monitor
-        As in `classify_3d`.
+        As in `classify_3d`; the monitor sees every iteration with too many classes and with the right number, and the
+        last one after each merging and splitting.
 
     Returns
     -------
@@ -113,40 +115,44 @@ def choose_classes(
     Notes
     -----
     A quarter of the particles is held out. The others are sorted into ``most`` classes, as `classify_3d` does. Then
-    the two classes whose volumes the images can tell apart least (Ward's criterion, J Am Stat Assoc 58:236 (1963),
-    on differences weighted by 1/σ²) become one, the rest settles, and the held-out particles are scored, down to one
-    class. K is the smallest whose mean log evidence is within one standard error (paired, over particles) of the
-    best. Then each class is split by its own particles alone, and stays split where evidence rises by two standard
-    errors: what an early merging hid comes back. T, with that K, is the nearest to 1 within one standard error of the
-    best. Last, the held-out particles join and the classes settle. It costs about as much as three classifications
-    with ``most`` / 2 classes. A continuum of states has no K: then the curve goes on rising to ``most``.
+    two classes that the images can hardly tell apart become one (of three such pairs, by Ward's criterion, J Am Stat
+    Assoc 58:236 (1963), on what recurs in both halves, the one that costs less evidence), the rest settles, and the
+    held-out particles are scored, down to one class. K is the smallest whose mean log evidence is within one standard
+    error (paired, over particles) of the best. Then each class is split by its own particles alone, and stays split
+    where evidence rises by two standard errors: what an early merging hid comes back. T, with that K, is the nearest to
+    1 within one standard error of the best. Last, the held-out particles join and the classes settle. It costs about as
+    much as four classifications with ``most`` / 2 classes. A continuum of states has no K: then the curve goes on
+    rising to ``most``. The held-out particles also pick what is merged and split, a dozen choices in all, so that the
+    curve's errors are a little too small.
     """
     (reference,) = fit_references(particles, [reference])
     diameter = check_input(particles, [reference], mask_diameter)
     n, tau_fudges = len(particles), tuple(float(value) for value in tau_fudges)
+    if 1.0 not in tau_fudges or min(tau_fudges) <= 0:
+        raise ValueError(f"tau_fudges must be positive, with 1 among them; got {tau_fudges}")
+    seed = int(np.random.default_rng(rng).integers(2**62))
+    unplaced = particles.poses is None
+    start = 25.0 if unplaced or initial_resolution is None else float(initial_resolution)
+    settings = Settings(
+        int(most), diameter, True, True, start,
+        2 * particles.pixel_size if highest_resolution is None else float(highest_resolution), seed, symmetry,
+    )  # fmt: skip
     if not 2 <= most <= n * HELD_OUT / 5:
         raise ValueError(
             f"most must be at least 2, with 20 particles for each class; got {most} classes, {n} particles"
         )
-    if 1.0 not in tau_fudges or min(tau_fudges) <= 0:
-        raise ValueError(f"tau_fudges must be positive, with 1 among them; got {tau_fudges}")
-    seed = int(np.random.default_rng(rng).integers(2**62))
-    half = None
-    if particles.poses is None:
-        particles, reference, half = consensus(
-            particles, reference, rng=seed, initial_resolution=initial_resolution, symmetry=symmetry,
-            mask_diameter=mask_diameter, workers=workers, progress=progress, checkpoint=checkpoint, monitor=monitor,
+    placed = {}
+    if unplaced:
+        particles, reference, placed = consensus(
+            particles, reference, rng=seed, initial_resolution=initial_resolution, checkpoint=checkpoint,
+            highest_resolution=highest_resolution, symmetry=symmetry, mask_diameter=mask_diameter, workers=workers,
+            progress=progress,
         )  # fmt: skip
-        initial_resolution = None
-    settings = Settings(
-        int(most), diameter, True, True, initial_resolution or 25.0,
-        2 * particles.pixel_size if highest_resolution is None else float(highest_resolution), seed, symmetry,
-    )  # fmt: skip
     key = asdict(settings) | {
         "question": "choose_classes", "n": n, "box": particles.size_px, "pixel": particles.pixel_size,
         "data": fingerprint(particles, [reference]), "tau": tau_fudges,
     }  # fmt: skip
-    search = _Search(Job(particles, settings, workers, half=half), tau_fudges)
+    search = _Search(Job(particles, settings, workers, **placed), tau_fudges)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     search.start(reference) if saved is None else search.restore(saved)
     bar = tqdm(desc="choose classes", unit="step", disable=not progress)
@@ -155,7 +161,7 @@ def choose_classes(
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, search.values(), key=key)
         if monitor is not None and record is not None:
-            monitor(record, search.volumes)
+            monitor(replace(record, number=search.made), search.volumes)
         bar.update()
         bar.set_postfix_str(f"K = {len(search.state.weights)}, {search.phase}")
     bar.close()
@@ -174,6 +180,7 @@ class _Search:
         self.tau_evidence = np.full((len(tau_fudges), len(self.held_out)), np.nan)
         self.best = None  # the state with the K that would be chosen were there no smaller one
         self.noise, self.shell = np.zeros(0), 0.0  # with which the held-out particles are scored
+        self.made = 0  # iterations that a monitor has seen
         self.untried = []  # classes that may still be split
         self.chosen_at = 0  # iterations before all particles take part
 
@@ -211,6 +218,7 @@ class _Search:
         state = getattr(self, self.phase)()
         if state is None:
             return None
+        self.made += 1
         self.volumes = [self.job.volume(data * self.job.mask) for data in state.joined]
         return state.iterations[-1]
 
@@ -239,10 +247,14 @@ class _Search:
         turn = Rotation.random(rng=np.random.default_rng([job.settings.seed, 3]))
         sampling = job.sampling(state, turn, local=True, max_shell=grid.radii[-1])
         sampling = replace(sampling, keep_views=4 * job.settings.n_classes)
-        volumes = tuple(job.volume(data * job.mask) for data in state.joined)
-        model = Model(volumes, self.noise, state.weights, state.sigma_offset)
         _, posterior = expectation(
-            job.particles, model, grid, sampling, index=self.held_out, poses=job.particles.poses, workers=job.workers
+            job.particles,
+            job.model(state, state.joined, self.noise),
+            grid,
+            sampling,
+            index=self.held_out,
+            poses=job.particles.poses,
+            workers=job.workers,
         )
         return posterior.log_evidence
 
@@ -254,16 +266,13 @@ class _Search:
         return self.evidence(state)
 
     def merge(self):
-        """One class fewer: the pair that costs least, of a few where the likeliest pair does cost something."""
-        before = self.class_evidence[len(self.state.weights) - 1]
+        """One class fewer: of a few pairs that images can hardly tell apart, the one that costs least evidence."""
         found = None
         for pair in self.pairs()[:TRIES]:
             trial = self.merged(*pair)
             evidence = self.relaxed(trial)
             if found is None or evidence.mean() > found[1].mean():
                 found = trial, evidence
-            if not _better(before, evidence):
-                break
         self.state = found[0]
         self.judge(*found)
         if len(self.state.weights) == 1:
@@ -296,6 +305,7 @@ class _Search:
         pair = None
         if min(len(job.members(side)) for side in job.sides) >= 2 * LEAST:
             pair = job.fresh([best.maps[side, k] for side in (0, 1)], best.noise, 2, self.shell)
+            pair.norm, pair.group_scale = best.norm, best.group_scale
             job.split(pair, np.random.default_rng([job.settings.seed, 4, len(best.weights), k]))
             for _ in range(SPLIT):
                 job.iterate(pair)
@@ -318,18 +328,21 @@ class _Search:
         return state
 
     def pairs(self):
-        """Pairs of classes, those that the images can tell apart least first."""
-        state, size = self.state, self.job.particles.size_px
+        """Pairs of classes, those that the images can tell apart least first.
+
+        By Ward's criterion, with the cross-spectrum of the halves instead of a power: noise does not count.
+        """
+        state, mask = self.state, self.job.mask
         count = state.probability[self.job.used].sum(0)
         shells = np.arange(1, int(self.shell) + 1)
         weight = shells / state.noise.mean(0)[shells]
-        transforms = [fourier.transform(data * self.job.mask) for data in state.joined]
+        first, second = ([fourier.transform(data * mask) for data in half] for half in state.difference)
         cost = {}
         for b in range(len(count)):
             for a in range(b):
-                power = fourier.shell_mean(np.abs(transforms[a] - transforms[b]) ** 2, ndim=3)[shells]
+                cross = ((first[a] - first[b]) * (second[a] - second[b]).conj()).real
                 shared = count[a] * count[b] / max(count[a] + count[b], 1e-9)
-                cost[a, b] = shared * float(power @ weight) / size**3
+                cost[a, b] = shared * float(fourier.shell_mean(cross, ndim=3)[shells] @ weight)
         return sorted(cost, key=cost.get)
 
     def merged(self, a, b):
