@@ -117,11 +117,11 @@ def choose_classes(
     A quarter of the particles is held out. The others are sorted into ``most`` classes, as `classify_3d` does. Then
     two classes that the images can hardly tell apart become one (of three such pairs, by Ward's criterion, J Am Stat
     Assoc 58:236 (1963), on what recurs in both halves, the one that costs less evidence), the rest settles, and the
-    held-out particles are scored, down to one class. K is the smallest whose mean log evidence is within one standard
-    error (paired, over particles) of the best. Then each class is split by its own particles alone, and stays split
+    held-out particles are scored, down to one class. K is the smallest whose mean log evidence is within two standard
+    errors (paired, over particles) of the best. Then each class is split by its own particles alone, and stays split
     where evidence rises by two standard errors: what an early merging hid comes back. T, with that K, is the nearest to
-    1 within one standard error of the best. Last, the held-out particles join and the classes settle. It costs about as
-    much as four classifications with ``most`` / 2 classes. A continuum of states has no K: then the curve goes on
+    1 within two standard errors of the best. Last, the held-out particles join and the classes settle. It costs about
+    as much as four classifications with ``most`` / 2 classes. A continuum of states has no K: then the curve goes on
     rising to ``most``. The held-out particles also pick what is merged and split, a dozen choices in all, so that the
     curve's errors are a little too small.
     """
@@ -232,7 +232,7 @@ class _Search:
         return self.state
 
     def judge(self, state, evidence):
-        """Keep the state if no larger K is better by more than the standard error."""
+        """Keep the state if no larger K is better by more than two standard errors."""
         row = len(state.weights) - 1
         self.class_evidence[row] = evidence
         known = self.class_evidence[row:]
@@ -241,12 +241,19 @@ class _Search:
             self.best = copy.deepcopy(state)
 
     def evidence(self, state):
-        """Log evidence (m,) of the held-out particles: same noise, same shells and same search every time."""
+        """Log evidence (m,) of the held-out particles: same noise, same shells and same search every time.
+
+        The search is finer than that of the iterations. On their grid, two copies of one volume that are turned a
+        little against each other would fill the gaps between its poses, and look like two classes.
+        """
         job = self.job
         grid = job.grid(self.shell + 2)
         turn = Rotation.random(rng=np.random.default_rng([job.settings.seed, 3]))
         sampling = job.sampling(state, turn, local=True, max_shell=grid.radii[-1])
-        sampling = replace(sampling, keep_views=4 * job.settings.n_classes)
+        sampling = replace(
+            sampling, order=sampling.order + 1, shift_step_px=0.5 * sampling.shift_step_px,
+            keep_views=16 * job.settings.n_classes, keep_shifts=2 * sampling.keep_shifts,
+        )  # fmt: skip
         _, posterior = expectation(
             job.particles,
             job.model(state, state.joined, self.noise),
@@ -288,7 +295,7 @@ class _Search:
             made = self.halved(k)
         if made is not None:
             count, evidence = len(made.weights), self.relaxed(made)
-            if _better(evidence, self.class_evidence[count - 2], errors=2):
+            if _better(evidence, self.class_evidence[count - 2]):
                 self.class_evidence[count - 1] = evidence
                 self.best = made
                 self.untried = [i - (i > k) for i in self.untried] + [count - 2, count - 1]
@@ -399,7 +406,7 @@ class _Search:
         )  # fmt: skip
 
 
-def _better(one, other, *, errors=1):
-    """Whether evidence is higher by more than the standard error of the paired difference, or so many of them."""
+def _better(one, other):
+    """Whether evidence is higher by more than two standard errors of the paired difference."""
     more = one - other
-    return more.mean() > errors * more.std() / np.sqrt(len(more))
+    return more.mean() > 2 * more.std() / np.sqrt(len(more))
