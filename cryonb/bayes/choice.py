@@ -252,7 +252,7 @@ class _Search:
         sampling = job.sampling(state, turn, local=True, max_shell=grid.radii[-1])
         sampling = replace(
             sampling, order=sampling.order + 1, shift_step_px=0.5 * sampling.shift_step_px,
-            keep_views=16 * job.settings.n_classes, keep_shifts=2 * sampling.keep_shifts,
+            keep_views=8 * job.settings.n_classes,
         )  # fmt: skip
         _, posterior = expectation(
             job.particles,
