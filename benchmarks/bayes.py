@@ -6,7 +6,8 @@
 
 - refine: 1,000 particles of one state from the 60 Å reference;
 - classes: 2,000 particles of four states (80S with a factor 50 %, turned by 6° without 20 %, without 20 %, 60S 10 %)
-  from their mean, given the true poses and given none, beside an oracle that has the true volumes and poses;
+  from their mean, given the true poses, beside an oracle that has the true volumes and poses;
+- no_poses: the same, given none;
 - search: 500 of those, one iteration of four classes over all orientations, at RELION's sampling and at ours;
 - small: 200 particles of two states 8° and a factor apart, given the true poses, scored with and without cross-fitting;
 - null: 2,000 images of pure noise (SNR does not matter) from the ribosome: what resolution is reported;
@@ -41,7 +42,7 @@ from cryonb.bayes import coarse, maximisation, model, observations, slices  # no
 from cryonb.bayes.search import coarse_shell  # noqa: E402
 from cryonb.types import Particles  # noqa: E402
 
-PARTS = ("refine", "classes", "search", "small", "null", "throughput")
+PARTS = ("refine", "classes", "no_poses", "search", "small", "null", "throughput")
 QUICK = ("refine", "null", "throughput")
 TWO = {
     "80S at −4°": (0.5, {"factor": False, "ratchet": -4.0}),
@@ -83,26 +84,36 @@ def pose_errors(truth, found, volume, reference):
 
 
 def classes(options, snr, seed, folder):
-    """Four ribosomes: given the true poses, and given none."""
+    """Four ribosomes, given the true poses: ours, RELION's, and an oracle's that has the true volumes too."""
     particles, truth, maps, mean = four_ribosomes(2000, seed, snr)
     known = replace(particles, poses=truth.poses)
     shares = np.array([share for share, _ in FOUR.values()])
     likelihood = manifold.image_log_likelihood(known, maps, workers=2) + np.log(shares)
     numbers = {"oracle_class_accuracy": round(float((likelihood.argmax(1) == truth.label).mean()), 4)}
-    for name, some in (("given_poses", known), ("no_poses", particles)):
-        found, cpu = cpu_of(
-            lambda some=some: bayes.classify_3d(
-                some, mean, n_classes=4, rng=seed, mask_diameter=DIAMETER, workers=2, progress=False
-            )
-        )
-        numbers[name] = scores(found.label, truth.label, "ours")
-        numbers[name] |= {"ours_cpu_seconds": cpu, "ours_iterations": len(found.iterations)}
+    numbers |= classified(known, truth, mean, seed)
     ran = run_relion(options, folder, [*_relion.CLASSIFY, "--skip_align", "--iter", "25"], known, mean)
     if ran is not None:
         theirs = io.read_particles(folder / "relion" / "run_it025_data.star", root=folder)
         label = theirs.metadata["rlnClassNumber"].to_numpy(int)[matching_rows(theirs, particles)] - 1
-        numbers["given_poses"] |= scores(label, truth.label, "relion") | {"relion_cpu_seconds": ran["cpu_seconds"]}
+        numbers |= scores(label, truth.label, "relion") | {"relion_cpu_seconds": ran["cpu_seconds"]}
     return numbers
+
+
+def no_poses(options, snr, seed, folder):
+    """The same particles, given no poses."""
+    particles, truth, _, mean = four_ribosomes(2000, seed, snr)
+    return classified(particles, truth, mean, seed)
+
+
+def classified(particles, truth, mean, seed):
+    """Scores and cost of `classify_3d` from one reference."""
+    found, cpu = cpu_of(
+        lambda: bayes.classify_3d(
+            particles, mean, n_classes=4, rng=seed, mask_diameter=DIAMETER, workers=2, progress=False
+        )
+    )
+    numbers = {"ours_cpu_seconds": cpu, "ours_iterations": len(found.iterations)}
+    return scores(found.label, truth.label, "ours") | numbers
 
 
 def search(options, snr, seed, folder):
@@ -222,23 +233,21 @@ def matching_rows(theirs, ours):
 def summary(numbers, snr):
     """The figures that are asked for, at one SNR; None where they were not measured."""
 
-    def mean(part, *keys):
-        values = numbers.get(part, {}).get(snr, [])
-        for key in keys:
-            values = [value[key] for value in values if key in value]
+    def mean(part, key):
+        values = [row[key] for row in numbers.get(part, {}).get(snr, []) if key in row]
         return round(float(np.mean(values)), 4) if values else None
 
-    recall = [row["given_poses"]["ours_minority_recall"] for row in numbers.get("classes", {}).get(snr, [])]
+    recall = [row["ours_minority_recall"] for row in numbers.get("classes", {}).get(snr, [])]
     return {
         "snr": snr, "speedup_cpu": mean("refine", "speedup_cpu"),
         "speedup_cpu_classes_global": mean("search", "speedup_cpu"),
         "ours_fsc05_angstrom": mean("refine", "ours_fsc05_angstrom"),
         "relion_fsc05_angstrom": mean("refine", "relion_fsc05_angstrom"),
-        "ours_class_accuracy": mean("classes", "given_poses", "ours_class_accuracy"),
-        "ours_class_accuracy_no_poses": mean("classes", "no_poses", "ours_class_accuracy"),
-        "relion_class_accuracy": mean("classes", "given_poses", "relion_class_accuracy"),
+        "ours_class_accuracy": mean("classes", "ours_class_accuracy"),
+        "ours_class_accuracy_no_poses": mean("no_poses", "ours_class_accuracy"),
+        "relion_class_accuracy": mean("classes", "relion_class_accuracy"),
         "oracle_class_accuracy": mean("classes", "oracle_class_accuracy"),
-        "minority_recall": mean("classes", "given_poses", "ours_minority_recall"),
+        "minority_recall": mean("classes", "ours_minority_recall"),
         "seeds": len(recall), "seeds_with_minority_recall_over_0.9": int(np.sum(np.array(recall) >= 0.9)),
         "mpose_per_s_core": mean("throughput", "mpose_per_s_core_24_shells"),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
