@@ -131,3 +131,20 @@ def test_input_that_cannot_be_used(files, tmp_path, capsys, arguments, message):
     assert main([*arguments, "--o", str(tmp_path / "out"), *QUICK]) == 1
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
+
+
+def test_classify3d_chooses_k_itself(files, refined, tmp_path, capsys):
+    inputs = ["--i", str(refined / "run_data.star"), "--ref", str(files[0] / "reference.mrc")]
+    out = tmp_path / "run"
+    assert main(["classify3d", *inputs, "--o", str(out), "--K", "auto", "--most-classes", "2", *QUICK]) == 0
+    numbers = json.loads((out / "summary.json").read_text())
+    assert numbers["classes"] == len(numbers["class_sizes"]) == len(list(out.glob("run_class00?.mrc")))
+    assert sum(numbers["class_sizes"]) == 120 and numbers["held_out_particles"] == 30
+    assert len(numbers["evidence_by_classes"]) == 2 and numbers["tau2_fudges"] == [0.5, 1, 2, 4, 8]
+    model = io.read_star(out / "run_model.star")["model_class_1"]
+    assert "rlnSsnrMap" in model and "rlnGoldStandardFsc" not in model  # halves aligned to each other
+    seen = sorted(int(path.name[6:9]) for path in out.glob("run_it*_model.star"))
+    assert seen == list(range(1, len(seen) + 1))  # each iteration has files of its own
+    capsys.readouterr()
+    assert main(["classify3d", *inputs, "--o", str(out), "--K", "auto", "--iter", "5", *QUICK]) != 0
+    assert "--K auto chooses" in capsys.readouterr().err
