@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -31,13 +32,16 @@ QUESTIONS = {
     "classify_3d": lambda particles, volume, **more: bayes.classify_3d(
         particles, volume, **({"n_classes": 2} | QUIET | more)
     ),
+    "choose_classes": lambda particles, volume, **more: bayes.choose_classes(
+        particles, volume, **({"most": 2} | QUIET | more)
+    ),
     "refine": lambda particles, volume, **more: bayes.refine(particles, volume, **(QUIET | more)),
     "initial_model": lambda particles, volume, **more: bayes.initial_model(
         particles, **(QUIET | {"batch_size": 10} | more)
     ),
     "baseline": lambda particles, volume, **more: baseline.refine(particles, volume, **(QUIET | more)),
 }
-WITH_REFERENCE = ["classify_3d", "refine", "baseline"]
+WITH_REFERENCE = ["classify_3d", "choose_classes", "refine", "baseline"]
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +52,7 @@ def no_work(monkeypatch, request):
         def worked(*args, **kwargs):
             raise AssertionError("work began before the input was checked")
 
-        for room in ("refine", "classify", "initial_model"):
+        for room in ("refine", "classes", "choice", "initial_model"):
             monkeypatch.setattr(sys.modules[f"cryonb.bayes.{room}"], "expectation", worked)
         monkeypatch.setattr(sys.modules["cryonb.bayes.classify_images"], "average_expectation", worked)
         monkeypatch.setattr(baseline, "match", worked)
@@ -179,3 +183,35 @@ def test_error_on_the_command_line(command, wrong, particles, body, tmp_path, ca
     said = capsys.readouterr().err
     expected = {"ctf": "CTF", "nan": "NaN", "mask": "mask_diameter", "symmetry": "symmetry must be", "classes": "500"}
     assert said.count("\n") == 1 and said.startswith("cryonb: ") and expected[wrong] in said
+
+
+def test_an_inverted_reference_is_said():
+    from cryonb import samples
+    from cryonb.bayes.inputs import fit_references
+    from cryonb.types import Particles
+
+    volume = samples.ribosome().volume(32, 12.6)
+    particles = Particles(np.zeros((2, 32, 32), np.float32), 12.6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_references(particles, [volume])
+    with pytest.warns(UserWarning, match="reference 2 looks inverted"):
+        fit_references(particles, [volume, volume.with_data(-volume.data)])
+
+
+NUMBERS = [("classify_3d", "tau_fudge"), ("classify_3d", "initial_resolution"), ("classify_3d", "highest_resolution"),
+           ("refine", "initial_resolution"), ("refine", "highest_resolution"),
+           ("choose_classes", "highest_resolution")]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, np.nan])
+@pytest.mark.parametrize("question, name", NUMBERS)
+def test_error_of_a_number_that_must_be_positive(question, name, value, particles, body):
+    posed = dataclasses.replace(particles, poses=None)
+    with pytest.raises(ValueError, match=f"{name} must be positive, got"):
+        QUESTIONS[question](posed, body.volume(SIZE, PIXEL), **{name: value})
+
+
+def test_error_of_no_iterations(particles, body):
+    with pytest.raises(ValueError, match="n_iterations must be at least 1, got 0"):
+        bayes.classify_3d(particles, body.volume(SIZE, PIXEL), n_classes=2, n_iterations=0, **QUIET)

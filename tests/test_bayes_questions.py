@@ -197,6 +197,15 @@ def test_two_classes_are_sorted(two_classes):
     assert len(result.half_maps) == 2 and "240 particles" in repr(result)
 
 
+def test_images_of_uneven_brightness_are_sorted_as_well(two_classes):
+    """A factor on each image says nothing of its class."""
+    particles, label, reference = two_classes
+    factor = np.exp(np.random.default_rng(4).normal(0, 0.4, len(label)))
+    uneven = dataclasses.replace(particles, images=particles.images * factor[:, None, None].astype(np.float32))
+    result = bayes.classify_3d(uneven, reference, n_classes=2, rng=3, mask_diameter=DIAMETER, workers=1, progress=False)
+    assert agreement(result, label) > 0.9
+
+
 def test_classes_do_not_depend_on_threads_and_resume(two_classes, tmp_path):
     particles, _, reference = two_classes
     particles = particles[:60]

@@ -16,7 +16,7 @@ from cryonb import fourier, parallel
 
 from .classes import Job, Settings, State
 from .classify import consensus
-from .expectation import Model, expectation
+from .expectation import expectation
 from .inputs import fit_references
 from .model import check_input, fingerprint
 from .records import Classification
@@ -26,7 +26,7 @@ __all__ = ["ClassChoice", "choose_classes"]
 HELD_OUT = 0.25  # share of the particles that judge
 SPREAD, FINISH = 8, 12  # iterations at most with too many classes, and with the right number
 RELAX = 2  # iterations after a merging or a change of T
-SAVED = ("phase", "untried", "class_evidence", "tau_evidence", "noise", "shell", "chosen_at")
+SAVED = ("phase", "made", "untried", "class_evidence", "tau_evidence", "noise", "shell", "chosen_at")
 SPLIT = 6  # iterations in which a class's own particles part
 LEAST = 10  # particles of either half that a class needs
 TRIES = 3  # pairs that are merged on trial
@@ -96,7 +96,8 @@ def choose_classes(
     Parameters
     ----------
     particles : Particles
-        n images with CTF, at least 40. Without poses, those of the consensus are found first.
+        n images with CTF, at least 40. Without poses, those of the consensus are found first, of the particles that
+        are held out too: the evidence is then of classes, given poses to which all particles contributed.
     reference : Volume
     rng : seed or Generator
     most : int
@@ -104,7 +105,8 @@ def choose_classes(
     tau_fudges : sequence of float
         T to try; among them 1, with which the differences are let through that recur between halves.
     initial_resolution, highest_resolution, symmetry, mask_diameter, workers, progress, checkpoint, monitor
-        As in `classify_3d`.
+        As in `classify_3d`; the monitor sees every iteration with too many classes and with the right number, and the
+        last one after each merging and splitting.
 
     Returns
     -------
@@ -115,39 +117,42 @@ def choose_classes(
     A quarter of the particles is held out. The others are sorted into ``most`` classes, as `classify_3d` does. Then
     two classes that the images can hardly tell apart become one (of three such pairs, by Ward's criterion, J Am Stat
     Assoc 58:236 (1963), on what recurs in both halves, the one that costs less evidence), the rest settles, and the
-    held-out particles are scored, down to one class. K is the smallest whose mean log evidence is within one standard
-    error (paired, over particles) of the best. Then each class is split by its own particles alone, and stays split
+    held-out particles are scored, down to one class. K is the smallest whose mean log evidence is within two standard
+    errors (paired, over particles) of the best. Then each class is split by its own particles alone, and stays split
     where evidence rises by two standard errors: what an early merging hid comes back. T, with that K, is the nearest to
-    1 within one standard error of the best. Last, the held-out particles join and the classes settle. It costs about as
-    much as four classifications with ``most`` / 2 classes. A continuum of states has no K: then the curve goes on
-    rising to ``most``.
+    1 within two standard errors of the best. Last, the held-out particles join and the classes settle. It costs about
+    as much as four classifications with ``most`` / 2 classes. A continuum of states has no K: then the curve goes on
+    rising to ``most``. The held-out particles also pick what is merged and split, a dozen choices in all, so that the
+    curve's errors are a little too small.
     """
     (reference,) = fit_references(particles, [reference])
     diameter = check_input(particles, [reference], mask_diameter)
     n, tau_fudges = len(particles), tuple(float(value) for value in tau_fudges)
+    if 1.0 not in tau_fudges or min(tau_fudges) <= 0:
+        raise ValueError(f"tau_fudges must be positive, with 1 among them; got {tau_fudges}")
+    seed = int(np.random.default_rng(rng).integers(2**62))
+    unplaced = particles.poses is None
+    start = 25.0 if unplaced or initial_resolution is None else float(initial_resolution)
+    settings = Settings(
+        int(most), diameter, True, True, start,
+        2 * particles.pixel_size if highest_resolution is None else float(highest_resolution), seed, symmetry,
+    )  # fmt: skip
     if not 2 <= most <= n * HELD_OUT / 5:
         raise ValueError(
             f"most must be at least 2, with 20 particles for each class; got {most} classes, {n} particles"
         )
-    if 1.0 not in tau_fudges or min(tau_fudges) <= 0:
-        raise ValueError(f"tau_fudges must be positive, with 1 among them; got {tau_fudges}")
-    seed = int(np.random.default_rng(rng).integers(2**62))
-    half = None
-    if particles.poses is None:
-        particles, reference, half = consensus(
-            particles, reference, rng=seed, initial_resolution=initial_resolution, symmetry=symmetry,
-            mask_diameter=mask_diameter, workers=workers, progress=progress, checkpoint=checkpoint, monitor=monitor,
+    placed = {}
+    if unplaced:
+        particles, reference, placed = consensus(
+            particles, reference, rng=seed, initial_resolution=initial_resolution, checkpoint=checkpoint,
+            highest_resolution=highest_resolution, symmetry=symmetry, mask_diameter=mask_diameter, workers=workers,
+            progress=progress,
         )  # fmt: skip
-        initial_resolution = None
-    settings = Settings(
-        int(most), diameter, True, True, initial_resolution or 25.0,
-        2 * particles.pixel_size if highest_resolution is None else float(highest_resolution), seed, symmetry,
-    )  # fmt: skip
     key = asdict(settings) | {
         "question": "choose_classes", "n": n, "box": particles.size_px, "pixel": particles.pixel_size,
         "data": fingerprint(particles, [reference]), "tau": tau_fudges,
     }  # fmt: skip
-    search = _Search(Job(particles, settings, workers, half=half), tau_fudges)
+    search = _Search(Job(particles, settings, workers, **placed), tau_fudges)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     search.start(reference) if saved is None else search.restore(saved)
     bar = tqdm(desc="choose classes", unit="step", disable=not progress)
@@ -156,7 +161,7 @@ def choose_classes(
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, search.values(), key=key)
         if monitor is not None and record is not None:
-            monitor(record, search.volumes)
+            monitor(replace(record, number=search.made), search.volumes)
         bar.update()
         bar.set_postfix_str(f"K = {len(search.state.weights)}, {search.phase}")
     bar.close()
@@ -175,6 +180,7 @@ class _Search:
         self.tau_evidence = np.full((len(tau_fudges), len(self.held_out)), np.nan)
         self.best = None  # the state with the K that would be chosen were there no smaller one
         self.noise, self.shell = np.zeros(0), 0.0  # with which the held-out particles are scored
+        self.made = 0  # iterations that a monitor has seen
         self.untried = []  # classes that may still be split
         self.chosen_at = 0  # iterations before all particles take part
 
@@ -212,6 +218,7 @@ class _Search:
         state = getattr(self, self.phase)()
         if state is None:
             return None
+        self.made += 1
         self.volumes = [self.job.volume(data * self.job.mask) for data in state.joined]
         return state.iterations[-1]
 
@@ -225,7 +232,7 @@ class _Search:
         return self.state
 
     def judge(self, state, evidence):
-        """Keep the state if no larger K is better by more than the standard error."""
+        """Keep the state if no larger K is better by more than two standard errors."""
         row = len(state.weights) - 1
         self.class_evidence[row] = evidence
         known = self.class_evidence[row:]
@@ -234,16 +241,27 @@ class _Search:
             self.best = copy.deepcopy(state)
 
     def evidence(self, state):
-        """Log evidence (m,) of the held-out particles: same noise, same shells and same search every time."""
+        """Log evidence (m,) of the held-out particles: same noise, same shells and same search every time.
+
+        The search is finer than that of the iterations. On their grid, two copies of one volume that are turned a
+        little against each other would fill the gaps between its poses, and look like two classes.
+        """
         job = self.job
         grid = job.grid(self.shell + 2)
         turn = Rotation.random(rng=np.random.default_rng([job.settings.seed, 3]))
         sampling = job.sampling(state, turn, local=True, max_shell=grid.radii[-1])
-        sampling = replace(sampling, keep_views=4 * job.settings.n_classes)
-        volumes = tuple(job.volume(data * job.mask) for data in state.joined)
-        model = Model(volumes, self.noise, state.weights, state.sigma_offset)
+        sampling = replace(
+            sampling, order=sampling.order + 1, shift_step_px=0.5 * sampling.shift_step_px,
+            keep_views=8 * job.settings.n_classes,
+        )  # fmt: skip
         _, posterior = expectation(
-            job.particles, model, grid, sampling, index=self.held_out, poses=job.particles.poses, workers=job.workers
+            job.particles,
+            job.model(state, state.joined, self.noise),
+            grid,
+            sampling,
+            index=self.held_out,
+            poses=job.particles.poses,
+            workers=job.workers,
         )
         return posterior.log_evidence
 
@@ -277,7 +295,7 @@ class _Search:
             made = self.halved(k)
         if made is not None:
             count, evidence = len(made.weights), self.relaxed(made)
-            if _better(evidence, self.class_evidence[count - 2], errors=2):
+            if _better(evidence, self.class_evidence[count - 2]):
                 self.class_evidence[count - 1] = evidence
                 self.best = made
                 self.untried = [i - (i > k) for i in self.untried] + [count - 2, count - 1]
@@ -294,6 +312,7 @@ class _Search:
         pair = None
         if min(len(job.members(side)) for side in job.sides) >= 2 * LEAST:
             pair = job.fresh([best.maps[side, k] for side in (0, 1)], best.noise, 2, self.shell)
+            pair.norm, pair.group_scale = best.norm, best.group_scale
             job.split(pair, np.random.default_rng([job.settings.seed, 4, len(best.weights), k]))
             for _ in range(SPLIT):
                 job.iterate(pair)
@@ -387,7 +406,7 @@ class _Search:
         )  # fmt: skip
 
 
-def _better(one, other, *, errors=1):
-    """Whether evidence is higher by more than the standard error of the paired difference, or so many of them."""
+def _better(one, other):
+    """Whether evidence is higher by more than two standard errors of the paired difference."""
     more = one - other
-    return more.mean() > errors * more.std() / np.sqrt(len(more))
+    return more.mean() > 2 * more.std() / np.sqrt(len(more))

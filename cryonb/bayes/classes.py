@@ -10,6 +10,7 @@ from cryonb import rotations
 from cryonb.types import Poses, Volume
 
 from . import maximisation
+from .contrast import Contrast
 from .expectation import Model, expectation
 from .fine import KEPT
 from .maximisation import sum_statistics
@@ -43,6 +44,12 @@ class Settings:
     symmetry: str
     tau_fudge: float = 1.0
 
+    def __post_init__(self):
+        for name in ("initial_resolution", "highest_resolution", "tau_fudge"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be positive, got {value:g}")
+
 
 @dataclass
 class State:
@@ -58,6 +65,8 @@ class State:
     shift: np.ndarray
     probability: np.ndarray
     pmax: np.ndarray
+    norm: np.ndarray  # (n,), of each image
+    group_scale: np.ndarray  # of the signal, of each group
     tau_fudge: float
     sigma_offset: float
     shell: float  # what the search needs to see
@@ -78,7 +87,7 @@ class State:
 class Job:
     """What stays the same through a classification."""
 
-    def __init__(self, particles, settings, workers, *, half=None):
+    def __init__(self, particles, settings, workers, *, half=None, contrast=None):
         self.particles, self.settings, self.workers = particles, settings, workers
         self.group = rotations.point_group(settings.symmetry)
         size_px, pixel = particles.size_px, particles.pixel_size
@@ -89,6 +98,8 @@ class Job:
         self.start_gain = np.clip((particles.box_size / settings.initial_resolution - shells) / 2 + 0.5, 0, 1)
         self.half = split_halves(particles, rng=[settings.seed, 0]) if half is None else half
         self.sides = (1, 0) if len(particles) > 1 else (0,)
+        self.contrast_known = contrast is not None
+        self.contrast = Contrast.of(particles) if contrast is None else contrast
         self.used = np.ones(len(particles), dtype=bool)  # the others neither make volumes nor are looked at
 
     def start(self, volumes):
@@ -108,6 +119,8 @@ class Job:
                 on_grey_scale(particles, volume, noise, self.grid(min(shell, 20)), everywhere, rng=rng).data
             )
         state = self.fresh([prepared[0]] * 2, noise, n_k, shell)
+        if self.settings.local and not self.contrast_known:
+            self.measure_contrast(state, np.mean(prepared, axis=0), rng)
         if len(prepared) == n_k:
             state.maps[:], state.joined[:] = prepared, prepared
         if len(volumes) == 1 and n_k > 1:
@@ -122,8 +135,26 @@ class Job:
         return State(
             maps, np.zeros((2, *maps.shape[2:]), np.float32), np.zeros_like(maps), maps[0].copy(), noise,
             np.full(n_k, 1 / n_k), poses.rotation.as_matrix(), np.array(poses.shift), np.full((n, n_k), 1 / n_k),
-            np.zeros(n), self.settings.tau_fudge, 10.0, shell, [], TopPoses.empty(n, KEPT),
+            np.zeros(n), self.contrast.norm, self.contrast.group_scale, self.settings.tau_fudge, 10.0, shell, [],
+            TopPoses.empty(n, KEPT),
         )  # fmt: skip
+
+    def measure_contrast(self, state, reference, rng):
+        """Norm and scale of every image, from what their consensus explains of them; once, before classes differ."""
+        n, grid = len(self.particles), self.grid(state.shell + 2)
+        sampling = self.sampling(state, Rotation.random(rng=rng), local=True, max_shell=grid.radii[-1])
+        contrast = replace(self.contrast, strong_shell=state.shell)
+        model = Model((self.volume(reference),), state.noise, np.ones(1), state.sigma_offset, contrast)
+        _, found = expectation(self.particles, model, grid, sampling, poses=self.poses(state), workers=self.workers)
+        misfit = (found.misfit, found.cross, found.explained)
+        contrast = contrast.updated(np.arange(n), self.particles.optics_group, misfit, grid)
+        state.norm, state.group_scale = contrast.norm, contrast.group_scale
+
+    def model(self, state, volumes, noise=None):
+        """What an expectation assumes: volumes (K, d, d, d) within the mask, with the state's shares and contrast."""
+        contrast = replace(self.contrast, norm=state.norm, group_scale=state.group_scale)
+        volumes = tuple(self.volume(data * self.mask) for data in volumes)
+        return Model(volumes, state.noise if noise is None else noise, state.weights, state.sigma_offset, contrast)
 
     def split(self, state, rng):
         """Seed the classes with random parts of the particles: of the half that is scored last, or of both."""
@@ -135,7 +166,7 @@ class Job:
             members = rng.permutation(self.members(side))
             parts = []
             for k in range(len(state.weights)):
-                model = Model((self.volume(state.maps[0, k]),), state.noise, np.ones(1), state.sigma_offset)
+                model = replace(self.model(state, state.maps[0, k : k + 1]), class_weights=np.ones(1))
                 statistics, _ = expectation(
                     self.particles, model, grid, sampling, index=np.sort(members[k :: len(state.weights)]),
                     poses=self.poses(state), workers=self.workers,
@@ -182,9 +213,7 @@ class Job:
         for side in self.sides:
             index = self.members(side)
             volumes = state.maps[1 - side] if self.settings.cross_fit else state.joined
-            model = Model(
-                tuple(self.volume(data * self.mask) for data in volumes), state.noise, state.weights, state.sigma_offset
-            )
+            model = self.model(state, volumes)
             sums[side], posterior = expectation(
                 self.particles, model, grid, sampling, index=index, poses=poses, workers=self.workers
             )
@@ -194,7 +223,8 @@ class Job:
             state.top.put(index, posterior.top)
             self.renew(state, side, sums[side])
         correlation, prior = self.finish(state, sum_statistics([sums[side] for side in self.sides]), grid)
-        change = rotations.angular_distance(Rotation.from_matrix(before), Rotation.from_matrix(state.matrices))
+        old, new = Rotation.from_matrix(before), Rotation.from_matrix(state.matrices)
+        change = np.min([rotations.angular_distance(turn * old, new) for turn in self.group], axis=0)
         record = Iteration(
             number, int(self.used.sum()), sampling.step, self.settings.local, int(grid.radii[-1]),
             float(self.particles.box_size / max(state.shell, 1)), correlation, state.noise.copy(), prior,

@@ -9,6 +9,7 @@ from cryonb import parallel
 from cryonb.types import Volume
 
 from .classes import Job, Settings, State
+from .contrast import Contrast
 from .inputs import fit_references
 from .model import check_input, fingerprint
 from .refine import refine
@@ -33,7 +34,7 @@ def classify_3d(
         One, from which the classes are split at random, or one for each class.
     rng : seed or Generator
     n_classes : int, optional
-        K; needed with a single reference.
+        K; as many as there are references by default.
     n_iterations : int
         At most; fewer when the classes have settled.
     tau_fudge : float
@@ -72,28 +73,34 @@ def classify_3d(
     diameter = check_input(particles, volumes, mask_diameter)
     if len(volumes) not in (1, n_classes):
         raise ValueError(f"give one reference, or one for each of the {n_classes} classes; got {len(volumes)}")
+    if n_iterations < 1:
+        raise ValueError(f"n_iterations must be at least 1, got {n_iterations}")
     if not 1 <= n_classes <= len(particles):
         raise ValueError(f"n_classes must be between 1 and the {len(particles)} particles, got {n_classes}")
     seed = int(np.random.default_rng(rng).integers(2**62))
-    half = None
-    if particles.poses is None and len(volumes) == 1 and n_classes > 1:
-        # split in the first iterations of a global search, classes would differ by less than the poses' errors do
-        particles, volumes[0], half = consensus(
-            particles, volumes[0], rng=seed, initial_resolution=initial_resolution, symmetry=symmetry,
-            mask_diameter=mask_diameter, workers=workers, progress=progress, checkpoint=checkpoint, monitor=monitor,
-        )  # fmt: skip
-        initial_resolution = None
+    # split in the first iterations of a global search, classes would differ by less than the poses' errors do
+    unplaced = particles.poses is None and len(volumes) == 1 and n_classes > 1
+    local = unplaced or particles.poses is not None
+    start = initial_resolution
+    if unplaced or start is None:
+        start = 25.0 if local else 60.0
     settings = Settings(
-        n_classes, diameter, particles.poses is not None, bool(cross_fit and len(particles) > 1),
-        initial_resolution or (60.0 if particles.poses is None else 25.0),
+        n_classes, diameter, local, bool(cross_fit and len(particles) > 1), float(start),
         2 * particles.pixel_size if highest_resolution is None else float(highest_resolution), seed, symmetry,
         float(tau_fudge),
     )  # fmt: skip
+    placed = {}
+    if unplaced:
+        particles, volumes[0], placed = consensus(
+            particles, volumes[0], rng=seed, initial_resolution=initial_resolution, checkpoint=checkpoint,
+            highest_resolution=highest_resolution, symmetry=symmetry, mask_diameter=mask_diameter, workers=workers,
+            progress=progress,
+        )  # fmt: skip
     key = asdict(settings) | {
         "question": "classify_3d", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
         "data": fingerprint(particles, volumes),
     }  # fmt: skip
-    job = Job(particles, settings, workers, half=half)
+    job = Job(particles, settings, workers, **placed)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     state = job.start(volumes) if saved is None else State.restored(saved)
     bar = tqdm(
@@ -134,11 +141,15 @@ def consensus(particles, reference, *, initial_resolution, checkpoint, **options
     particles : Particles
         With poses.
     volume : Volume
-    half : ndarray (n,) int
-        The halves of the refinement. Were a particle that aligned one half to change over to the other, what the
-        halves share would no longer be signal.
+    placed : dict
+        The halves of the refinement (were a particle that aligned one half to change over to the other, what the
+        halves share would no longer be signal), and the contrast of the images, for `classes.Job`.
     """
     started = {} if initial_resolution is None else {"initial_resolution": initial_resolution}
     beside = None if checkpoint is None else f"{checkpoint}.consensus"
     found = refine(particles, reference, checkpoint=beside, **started, **options)
-    return replace(particles, poses=found.poses), found.volume, found.half
+    contrast = Contrast.of(particles)
+    count = np.bincount(contrast.group)
+    scale = np.bincount(contrast.group, found.scale) / np.maximum(count, 1)
+    contrast = replace(contrast, norm=found.norm, group_scale=scale)
+    return replace(particles, poses=found.poses), found.volume, {"half": found.half, "contrast": contrast}

@@ -141,7 +141,7 @@ def _local_pass(task, observations, index, grid):
     n_k, t, widest = len(task.class_weights), len(shifts), int(np.diff(starts).max())
     score = np.full((len(index), n_k, widest, t), -np.inf, dtype=np.float32)
     best = np.zeros((len(index), n_k, widest), dtype=np.int64)
-    log_class = np.log(task.class_weights).repeat(1)
+    log_class = np.log(task.class_weights)
     images = buffer = None
     for i in range(len(index)):
         if i % BLOCK_LOCAL == 0:

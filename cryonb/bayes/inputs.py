@@ -150,7 +150,7 @@ def fit_references(particles, references):
     Warns
     -----
     UserWarning
-        For each reference that came on another grid.
+        For each reference that came on another grid, or with its contrast inverted, as far as can be told.
 
     Raises
     ------
@@ -158,6 +158,15 @@ def fit_references(particles, references):
         Not finite, constant, or larger than the particles' box.
     """
     check_references(references)
+    for number, volume in enumerate(references, 1):
+        smooth = filters.low_pass(volume, max(volume.box_size / 8, 3 * volume.voxel_size)).data
+        if ((smooth - np.median(smooth)) ** 3).sum() < 0:
+            warnings.warn(
+                f"reference {number} looks inverted: its density lies below its background; expected protein bright "
+                "(multiply it by −1)",
+                UserWarning,
+                stacklevel=3,
+            )
     fitted = []
     for number, volume in enumerate(references, 1):
         same = abs(volume.voxel_size / particles.pixel_size - 1) < SAME

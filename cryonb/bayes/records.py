@@ -29,7 +29,7 @@ class Iteration:
     max_shell : int
         Last shell used.
     resolution : float
-        Å.
+        Å; of a 3D classification around known poses, the finest detail in which classes are seen to differ.
     correlation : ndarray (d // 2 + 1,) or (K, d // 2 + 1)
         FSC of the half maps (of each class).
     noise : ndarray (g, d // 2 + 1)

@@ -31,7 +31,7 @@ SHIFT_RANGE_PX = 5.0
 
 
 def refine(
-    particles, reference, *, rng, initial_resolution=60.0, symmetry="C1", mask_diameter=None,
+    particles, reference, *, rng, initial_resolution=60.0, highest_resolution=None, symmetry="C1", mask_diameter=None,
     correct_contrast=True, learn_views=True, local_prior=False, workers="threads", progress=True, checkpoint=None,
     monitor=None,
 ):  # fmt: skip
@@ -46,6 +46,8 @@ def refine(
     rng : seed or Generator
     initial_resolution : float
         Å; the reference is low-passed there, so that it cannot bring its details along.
+    highest_resolution : float, optional
+        Å; nothing finer enters the likelihood.
     symmetry : str
         Point group of the reference and of the volume, as `cryonb.rotations.point_group` names and orients it.
     mask_diameter : float, optional
@@ -80,7 +82,7 @@ def refine(
     Notes
     -----
     Scheres, J Struct Biol 180:519 (2012). Global searches over 7.5° with children of 3.75°, at first with a
-    part of the particles, until neither resolution nor assignments improve; local ones with 1.9° then. Each half
+    part of the particles, until resolution or assignments improve no more; local ones with 1.9° then. Each half
     has its own reference; they share only what is coarser than the initial resolution, which both had from the start:
     from pure noise no better resolution than that is reported. It misleads where the reference is not of the
     particle, or is its own mirror image, as high symmetry is when low-passed far (start finer then, at 30 Å): see that
@@ -93,7 +95,7 @@ def refine(
     if len(particles) < 2:
         raise ValueError("gold-standard refinement needs at least 2 particles, one for each half; got 1")
     seed = int(np.random.default_rng(rng).integers(2**62))
-    fit = _Fit(initial_resolution, bool(correct_contrast), bool(learn_views), bool(local_prior))
+    fit = _Fit(initial_resolution, bool(correct_contrast), bool(learn_views), bool(local_prior), highest_resolution)
     job = _Job(particles, diameter, seed, fit, group, workers)
     key = {"question": "refine", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
            "seed": seed, "mask": diameter, "symmetry": symmetry, **asdict(fit),
@@ -121,6 +123,13 @@ class _Fit:
     correct_contrast: bool
     learn_views: bool
     local_prior: bool
+    highest_resolution: float | None
+
+    def __post_init__(self):
+        for name in ("initial_resolution", "highest_resolution"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be positive, got {value:g}")
 
 
 @dataclass
@@ -172,7 +181,8 @@ class _Job:
         self.contrast = Contrast.of(particles)
         size_px = particles.size_px
         self.mask = maximisation.sphere(size_px, diameter / particles.pixel_size)
-        self.last_shell = (size_px - 1) // 2
+        finest = fit.highest_resolution or 2 * particles.pixel_size
+        self.last_shell = min((size_px - 1) // 2, int(particles.box_size / finest))
         self.half = split_halves(particles, rng=[seed, 0])
         # first come first served: subsets of this are random, and balanced between the halves
         members = [
@@ -315,11 +325,17 @@ class _Job:
         elif state.stage == "local" and (state.stalled >= 1 or state.in_stage >= MOST_LOCAL):
             state.stage = "last"
 
+    def fitted_contrast(self, state):
+        """Norm and scale of each particle; 1 where they are not fitted."""
+        if not self.fit.correct_contrast:
+            return np.ones(len(self.particles)), np.ones(len(self.particles))
+        return state.norm, state.group_scale[self.contrast.group]
+
     def result(self, state):
         pixel = self.particles.pixel_size
         record = state.iterations[-1]
         return Refinement(
             Volume(state.final, pixel), tuple(Volume(half, pixel) for half in state.half_maps), record.correlation,
             record.resolution, Poses(Rotation.from_matrix(state.matrices), state.shift), self.half, state.pmax,
-            state.noise, state.iterations, state.top, state.norm, state.group_scale[self.contrast.group],
+            state.noise, state.iterations, state.top, *self.fitted_contrast(state),
         )  # fmt: skip

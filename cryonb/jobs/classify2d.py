@@ -31,7 +31,7 @@ def execute(options):
     from .. import bayes, io
 
     particles = read_particles(options)
-    run = Run(options.out, particles)
+    run = Run(options.out, particles, gold_standard=False)
     found = bayes.classify_2d(
         particles, n_classes=options.classes, rng=options.seed, n_iterations=options.iterations,
         tau_fudge=options.tau2_fudge, mask_diameter=options.mask_diameter, workers=options.workers,

@@ -1,5 +1,7 @@
 """``python -m cryonb classify3d``: particles into 3D classes, around their poses or with none."""
 
+import time
+
 import numpy as np
 
 from .arguments import add_engine_arguments, read_particles, read_reference
@@ -20,8 +22,8 @@ def add_arguments(parser):
         "--classes", "--K", type=_number_of_classes, required=True, metavar="K",
         help="a number, or 'auto': K and T as particles that are held out choose them",
     )  # fmt: skip
-    parser.add_argument("--iterations", "--iter", type=int, default=25, metavar="N", help="at most (%(default)s)")
-    parser.add_argument("--tau2-fudge", "--tau2_fudge", type=float, default=1.0, metavar="T", help="(%(default)s)")
+    parser.add_argument("--iterations", "--iter", type=int, metavar="N", help="at most (25)")
+    parser.add_argument("--tau2-fudge", "--tau2_fudge", type=float, metavar="T", help="(1)")
     parser.add_argument("--most-classes", type=int, default=8, metavar="K", help="that 'auto' looks at (%(default)s)")
     parser.add_argument("--ignore-angles", action="store_true", help="search all orientations, whatever the file says")
 
@@ -37,9 +39,14 @@ def execute(options):
 
     from .. import bayes
 
+    given = {"n_iterations": options.iterations, "tau_fudge": options.tau2_fudge}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.classes == "auto" and given:
+        raise ValueError("--K auto chooses T and its iterations itself: leave --tau2_fudge and --iter out")
+    began = time.perf_counter()
     particles = read_particles(options)
     reference = read_reference(options.reference, particles)
-    run = Run(options.out, particles)
+    run = Run(options.out, particles, gold_standard=False)
     some = replace(particles, poses=None) if options.ignore_angles else particles
     common = {
         "rng": options.seed, "symmetry": options.symmetry, "mask_diameter": options.mask_diameter,
@@ -51,17 +58,14 @@ def execute(options):
         found = choice.classification
         chosen = _curves(choice)
     else:
-        found = bayes.classify_3d(
-            some, reference, n_classes=options.classes, n_iterations=options.iterations,
-            tau_fudge=options.tau2_fudge, **common,
-        )  # fmt: skip
+        found = bayes.classify_3d(some, reference, n_classes=options.classes, **given, **common)
     run.write_particles(poses=found.poses, pmax=found.pmax, half=found.half, label=found.label)
     run.write_model("run", found.iterations[-1], found.volumes)
     numbers = {
         "particles": len(particles), "class_sizes": np.bincount(found.label, minlength=len(found.volumes)).tolist(),
         "class_shares": [round(float(share), 4) for share in found.occupancy], "iterations": len(found.iterations),
         "mean_pmax": round(float(found.pmax.mean()), 3),
-        "seconds": round(sum(record.seconds for record in found.iterations), 1),
+        "seconds": round(time.perf_counter() - began, 1),
     }  # fmt: skip
     run.write_summary(numbers | chosen)
     return numbers | chosen

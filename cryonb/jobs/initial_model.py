@@ -30,7 +30,7 @@ def execute(options):
     from .. import bayes, io
 
     particles = read_particles(options)
-    run = Run(options.out, particles)
+    run = Run(options.out, particles, gold_standard=False)
     found = bayes.initial_model(
         particles, rng=options.seed, n_classes=options.classes, n_batches=options.batches,
         batch_size=min(100, len(particles)), symmetry=options.symmetry,

@@ -22,6 +22,8 @@ class Run:
     folder : Path
     particles : Particles
         What is analysed.
+    gold_standard : bool
+        Whether the halves are independent, so that their FSC may be called gold standard.
 
     Notes
     -----
@@ -30,8 +32,8 @@ class Run:
     number of pixels.
     """
 
-    def __init__(self, folder, particles):
-        self.folder, self.particles = folder, particles
+    def __init__(self, folder, particles, *, gold_standard=True):
+        self.folder, self.particles, self.gold_standard = folder, particles, gold_standard
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -93,12 +95,12 @@ class Run:
         to_relion = 1.0 / size_px**4
         for k in range(len(references)):
             fsc = correlation[min(k, len(correlation) - 1)]
-            tables[f"model_class_{k + 1}"] = _table(
-                {
-                    "rlnSpectralIndex": shells, "rlnResolution": frequency, "rlnAngstromResolution": angstrom,
-                    "rlnSsnrMap": record.ssnr[min(k, len(correlation) - 1)], "rlnGoldStandardFsc": fsc,
-                }
-            )  # fmt: skip
+            columns = {
+                "rlnSpectralIndex": shells, "rlnResolution": frequency, "rlnAngstromResolution": angstrom,
+                "rlnSsnrMap": record.ssnr[min(k, len(correlation) - 1)],
+            }  # fmt: skip
+            gold = {"rlnGoldStandardFsc": fsc} if self.gold_standard else {}
+            tables[f"model_class_{k + 1}"] = _table(columns | gold)
         for group, noise in enumerate(record.noise):
             tables[f"model_group_{group + 1}"] = _table(
                 {"rlnSpectralIndex": shells, "rlnResolution": frequency, "rlnSigma2Noise": noise * to_relion}

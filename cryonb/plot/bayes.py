@@ -136,6 +136,9 @@ def class_choice(choice, *, axes=None):
         ax.axhline(0, color="#999999", lw=0.8, zorder=-1)
         ax.set_yscale("symlog", linthresh=1.0)
         ax.set_ylim(top=0.6)
+        marks = [-100, -30, -10, -3, -1, -0.5, 0]
+        ax.set_yticks([mark for mark in marks if mark >= min(ax.get_ylim()[0], -1)], minor=False)
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.set(xlabel=name, ylabel="held-out evidence lost (nats per particle)")
         ax.legend(loc="lower right")
     axes[0].set_xticks(panels[0][1])

@@ -71,7 +71,7 @@ class Iterations(Panel):
 
     def _sections(self):
         """Central sections of the volumes of the iteration shown, or None."""
-        return None if self.result is None else self.volumes[self.result.number - self.records[0].number]
+        return self.volumes[min(self.iteration.value, len(self.records)) - 1] if self.records else None
 
     def _figure(self, figure):
         if self.result is None:

@@ -76,6 +76,22 @@ def test_start_from_nothing(lab, page):
     assert not complaints(page)
 
 
+@on("09_what_does_bayes_buy.ipynb")
+def test_what_bayes_buys(lab, page):
+    (panel,) = lab.panels(page)
+    assert move_every_slider(lab, panel) == ["iteration"]
+    assert lab.execute(page, "print(explorer.result is found.iterations[0])") == "True"
+    assert not complaints(page)
+
+
+@on("10_a_minority.ipynb")
+def test_a_minority(lab, page):
+    (panel,) = lab.panels(page)
+    assert move_every_slider(lab, panel) == ["iteration"]
+    assert lab.execute(page, "print(explorer.result is result.iterations[0])") == "True"
+    assert not complaints(page)
+
+
 @on("12_how_does_the_ribosome_move.ipynb")
 def test_how_the_ribosome_moves(lab, page):
     (panel,) = lab.panels(page)
