@@ -110,7 +110,8 @@ def test_classes_and_a_first_volume_from_the_particles_alone(files, tmp_path):
     assert main(["initial-model", "--i", star, "--batches", "3", "--o", str(first), *QUICK]) == 0
     volume = io.read_volume(first / "run_class001.mrc")
     assert volume.size_px == SIZE and volume.voxel_size == pytest.approx(PIXEL)
-    assert io.read_particles(first / "run_data.star").poses is not None
+    placed = io.read_particles(first / "run_data.star").poses
+    assert len(placed) == 120 and np.ptp(placed.rotation.as_matrix()[:, 2, 2]) > 1  # from many directions
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_the_report_stands_alone(finished):
 
 def test_what_it_found_can_be_used_elsewhere(finished):
     classified = io.read_particles(finished / "particles" / "classified.star")
-    assert len(classified) == N and classified.poses is not None
+    assert len(classified) == len(classified.poses) == N
     assert set(classified.metadata["rlnClassNumber"]) == {"1", "2"}
     assert io.read_volume(finished / "volumes" / "class_1.mrc").size_px == 32
 

@@ -254,14 +254,9 @@ class _Search:
             sampling, order=sampling.order + 1, shift_step_px=0.5 * sampling.shift_step_px,
             keep_views=8 * job.settings.n_classes,
         )  # fmt: skip
+        model = job.model(state, state.joined, self.noise)
         _, posterior = expectation(
-            job.particles,
-            job.model(state, state.joined, self.noise),
-            grid,
-            sampling,
-            index=self.held_out,
-            poses=job.particles.poses,
-            workers=job.workers,
+            job.particles, model, grid, sampling, index=self.held_out, poses=job.particles.poses, workers=job.workers
         )
         return posterior.log_evidence
 
