@@ -230,7 +230,8 @@ class _Job:
         n = len(self.particles)
         count = FIRST_SUBSETS[number - 1] if number <= len(FIRST_SUBSETS) else n
         used = np.sort(self.order[: min(n, count)])
-        grid = self.grid(self.last_shell if state.stage == "last" else state.shell + state.extra)
+        reach = min(state.shell + state.extra, np.floor(self.last_shell))
+        grid = self.grid(self.last_shell if state.stage == "last" else reach)
         sampling = self.sampling(state.stage, state.sigma_offset, Rotation.random(rng=rng))
         poses = Poses(Rotation.from_matrix(state.matrices), state.shift)
         contrast = (
