@@ -10,7 +10,7 @@ from .profile import EquiphaseAverage, equiphase_average
 from .search import PHASE_STEP, lens, search
 from .spectrum import Spectrum, defects, estimate_spectrum
 
-__all__ = ["DefocusFit", "fit_defocus"]
+__all__ = ["DefocusFit", "at_defocus", "fit_defocus"]
 
 BOOTSTRAP = 400
 # Of the log-likelihood, by rings. Chosen after a test: 60 simulated micrographs without rings reached 46, and with
@@ -165,6 +165,32 @@ def fit_defocus(micrograph, optics, *, defocus=(3000.0, 50000.0), resolution=(30
     average = equiphase_average(spectrum, ctf, resolution=resolution[0])
     fit = DefocusFit(ctf, _draw(rings, spectrum, phase, np.random.default_rng(rng)), average, spectrum)
     return replace(fit, reason=_doubt(fit, rings, defocus))
+
+
+def at_defocus(spectrum, ctf):
+    """A given CTF against a spectrum, nothing fitted: for a value from elsewhere, or set by hand.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+    ctf : CTF
+        Of one image.
+
+    Returns
+    -------
+    DefocusFit
+        Without error bars.
+
+    Examples
+    --------
+    >>> from cryonb import simulate
+    >>> lens = CTF(15_000, 15_000, b_factor=60)
+    >>> picture = simulate.micrograph([], simulate.Field(lens, (1024, 1024), 1.5, amorphous=0.3), rng=0)[0]
+    >>> spectrum = estimate_spectrum(picture)
+    >>> at_defocus(spectrum, lens).score > 0.7 > at_defocus(spectrum, CTF(12_000, 12_000)).score
+    True
+    """
+    return DefocusFit(ctf, np.zeros((0, 4)), equiphase_average(spectrum, ctf), spectrum)
 
 
 def _draw(rings, spectrum, phase, rng):

@@ -193,21 +193,22 @@ def movie(specimens, field, exposure, *, rng):
     drift = draw_drift(exposure, rng)
     noisy = np.isfinite(field.snr)
     specimen = scene.signal * (-scene.scale)
+    absorbed = np.complex64(0)
     if noisy:
         specimen = specimen + scene.amorphous(rng)
+        absorbed = scene.grid.forward(scene.thickness - 1) * np.float32(-ABSORPTION)
     frames = np.empty((exposure.n, *field.shape), dtype=np.float32)
     kx, ky = scene.grid.frequencies
     for f in range(exposure.n):
         phase = np.exp(-2j * np.pi * (kx * drift[f, 0] + ky * drift[f, 1])).astype(np.complex64)
+        left = np.float32(1)
         if exposure.damage:
-            radius = np.sqrt(kx**2 + ky**2)
-            phase *= dose_attenuation(radius, (f + 0.5) * exposure.dose, field.ctf.voltage_kv).astype(np.float32)
-        frame = specimen * phase / exposure.n
+            dose = (f + 0.5) * exposure.dose
+            left = dose_attenuation(np.sqrt(kx**2 + ky**2), dose, field.ctf.voltage_kv).astype(np.float32)
+        frame = (specimen * left + absorbed) * phase / exposure.n
         if noisy:
             frame += scene.shot(rng) / np.float32(np.sqrt(exposure.n))
         frames[f] = scene.grid.back(frame)
-        if noisy:
-            frames[f] -= ABSORPTION / exposure.n * (scene.thickness - 1)
     return frames, scene.truth(drift)
 
 
