@@ -23,7 +23,7 @@ def micrograph(picture, *, centres=None, diameter=None, ax=None):
     Returns
     -------
     Axes
-        Row 0 at the top; grey levels between the 1st and the 99th percentile.
+        Row 0 at the bottom, as for all images; grey levels between the 1st and the 99th percentile.
     """
     from matplotlib.collections import EllipseCollection
 
