@@ -284,3 +284,51 @@ def test_the_real_micrograph(shared_data):
     fit = defocus.fit_defocus(picture, CTF(0, 0, voltage_kv=300, cs_mm=2.7), rng=0)
     assert not fit.failed and fit.resolution < 4 and fit.score > 0.5
     assert 22_000 < 0.5 * (fit.ctf.defocus_u + fit.ctf.defocus_v) < 30_000
+
+
+# --- drawing --------------------------------------------------------------------------------------------------------
+
+
+def test_fitted_rings_stand_beside_the_measured_ones(astigmatic):
+    lens, _, fit = astigmatic
+    ax = plot.ctf_fit(fit, limit=6.0)
+    shown = ax.images[0].get_array()
+    half = shown.shape[1] // 2
+    assert shown.shape == (2 * half, 2 * half)
+    # a spectrum is the same at −k: turned by half a circle, the measured half must look like the fitted one
+    measured, fitted = shown[1:, 1:][::-1, ::-1][:, half:], shown[1:, 1:][:, half:]
+    assert np.corrcoef(measured.ravel(), fitted.ravel())[0, 1] > 0.5
+    across = plot.ctf_fit(defocus.at_defocus(fit.spectrum, CTF(16_000, 14_400, 150)), limit=6.0).images[0].get_array()
+    assert np.corrcoef(measured.ravel(), across[1:, 1:][:, half:].ravel())[0, 1] < 0.3
+
+
+def test_curves_are_the_averages(astigmatic):
+    _, _, fit = astigmatic
+    ax = plot.equiphase_average(fit, limit=4.0)
+    rings, _, correlation = ax.lines[:3]
+    inside = fit.average.frequency <= 0.25
+    assert np.array_equal(rings.get_ydata(), fit.average.fit[inside])
+    assert np.array_equal(correlation.get_ydata(), fit.average.correlation[inside])
+
+
+def test_a_micrograph_is_drawn_with_its_particles_and_a_path_with_its_name():
+    picture = Micrograph(np.random.default_rng(0).standard_normal((1100, 700)), 2.0)
+    ax = plot.micrograph(picture, centres=np.array([[300.0, 600.0]]), diameter=120.0)
+    assert ax.images[0].get_array().shape == (366, 233)  # averaged over 3 × 3 pixels
+    (circles,) = ax.collections
+    assert np.allclose(circles.get_offsets(), [[(300 - 1) / 3, (600 - 1) / 3]])
+    path = np.array([[0.0, 1.0], [2.0, 3.0]])
+    ax = plot.drift({"planted": path})
+    assert np.allclose(ax.lines[0].get_xydata(), [[-1, -1], [1, 1]])
+
+
+def test_the_thon_ring_panel_gives_the_ctf_of_its_sliders(astigmatic):
+    widgets = pytest.importorskip("cryonb.widgets", reason="the lab extras are not installed")
+    _, _, fit = astigmatic
+    panel = widgets.ThonRings(fit.spectrum, OPTICS)
+    start = panel.result.score
+    panel.defocus.value, panel.astigmatism.value, panel.angle.value = 1.52, 0.16, 60
+    assert panel.result.ctf.defocus_u == 16_000 and panel.result.ctf.defocus_v == pytest.approx(14_400)
+    assert panel.result.score > start + 0.2 and panel.result.resolution < 5
+    assert panel.result.score == defocus.at_defocus(fit.spectrum, panel.result.ctf).score
+    assert panel.view.value[1:4] == b"PNG"

@@ -40,7 +40,8 @@ def ctf_fit(fit, *, limit=None, ax=None):
     rings = _ctf.evaluate(ctf, kx, ky) ** 2
     right = kx >= 0
     shown[right] = 3.2 * rings[right] - 1.6
-    ax.imshow(shown, cmap="gray", vmin=-1.6, vmax=1.6, origin="lower", extent=(-reach, reach, -reach, reach))
+    edges = (-half - 0.5) * step, (half - 0.5) * step  # zero frequency in the middle of its pixel
+    ax.imshow(shown, cmap="gray", vmin=-1.6, vmax=1.6, origin="lower", extent=[*edges, *edges])
     finest = fit.resolution
     if np.isfinite(finest) and 1 / finest < reach:
         angle = np.linspace(0, 2 * np.pi, 200)

@@ -33,7 +33,7 @@ class ThonRings(Panel):
         self.spectrum, self.optics, self.limit = spectrum, optics, limit
         self.defocus = slider("defocus", 1.0, 0.3, 4.0, 0.02, unit="µm")
         self.astigmatism = slider("astigmatism", 0.0, 0.0, 0.4, 0.02, unit="µm")
-        self.angle = slider("axis of astigmatism", 0, 0, 180, 5, unit="°")
+        self.angle = slider("axis of astigmatism", 30, 0, 180, 5, unit="°")
         self.view = picture(900)
         super().__init__([self.defocus, self.astigmatism, self.angle], [self.view])
 
