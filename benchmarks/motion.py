@@ -1,6 +1,6 @@
 """Planted drift of simulated movies, found by `motion.align_frames`; and what the correction does to the rings.
 
-Ten movies of 20 frames of 2 e/Å², 2048² at 1.3 Å/pixel: ice of which amorphous scattering is 5 to 15 % of the noise of the
+Ten movies of 20 frames of 2 e/Å², 2048² at 1.3 Å/pixel: ice, amorphous scattering 5 to 15 % of the noise of the
 sum, fading with the dose, drifting by 5 to 40 Å. Errors are root mean squares over the frames, in pixels, the mean
 taken out. The last line is one JSON object. ``--quick``: three movies of 1024².
 """
