@@ -215,12 +215,12 @@ def test_the_responsibilities_panel_shows_the_iteration_and_the_image_of_its_sli
 
 
 def test_ticked_classes_give_their_particles():
-    from cryonb.bayes import Classification2D
+    from cryonb.bayes import Classification2D, TopPoses
 
     probability = np.eye(3)[[0, 1, 2, 1, 0, 1]]
     classes = Classification2D(
         np.random.default_rng(0).normal(size=(3, 16, 16)), 4.0, probability, np.zeros(6), np.zeros((6, 2)), np.ones(6),
-        np.zeros(6, int), np.zeros((3, 9)), np.ones((1, 9)), [],
+        np.zeros(6, int), np.zeros((3, 9)), np.ones((1, 9)), [], TopPoses.empty(6, 1),
     )  # fmt: skip
     panel = widgets.ClassSelection(classes, chosen=[0])
     assert panel.result.tolist() == [0, 4]
