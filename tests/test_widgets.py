@@ -11,7 +11,19 @@ if importlib.util.find_spec("nglview") is None or importlib.util.find_spec("ipym
     # not importorskip, which would import nglview before the shim that these tests are about
     pytest.skip("nglview and ipympl are not installed: pip install '.[lab]'", allow_module_level=True)
 
-from cryonb import CTF, EnergyLandscape, Poses, Volume, projection, reconstruction, rotations, simulate, widgets  # noqa: E402
+from cryonb import (  # noqa: E402
+    CTF,
+    EnergyLandscape,
+    Micrograph,
+    Poses,
+    Volume,
+    defocus,
+    projection,
+    reconstruction,
+    rotations,
+    simulate,
+    widgets,
+)
 from cryonb.widgets import ngl  # noqa: E402
 
 PNG = b"\x89PNG"
@@ -116,6 +128,10 @@ def test_no_control_is_without_a_label(volume, explorer):
         widgets.ImageFormation(volume, radius=60, rng=0),
         widgets.DensityMovie([volume], level=0.01),
         widgets.BackProjection(np.eye(16), pixel_size=4.0),
+        widgets.ThonRings(
+            defocus.estimate_spectrum(Micrograph(np.random.default_rng(0).standard_normal((256, 256)), 4.0)),
+            CTF(0.0, 0.0),
+        ),
         explorer,
     ]
     for panel in panels:

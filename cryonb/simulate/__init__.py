@@ -2,17 +2,19 @@
 
 `populate` draws the state of every particle from known landscapes; `particles` takes its picture. Both take a seed,
 and give the same particles whatever the chunks and the workers; another number of particles gives others. `form_image`
-makes a single picture step by step.
+makes a single picture step by step. `micrograph` and `movie` record whole fields of view.
 """
 
 from .imaging import Imaging, VonMisesFisher, disturb_poses
 from .landscapes import bind, circular, coupled_wells, double_well, from_energy
+from .micrographs import MicrographTruth, micrograph, movie
 from .photographs import Truth, particles
 from .population import Langevin, Population, Species, VolumeSet, langevin, populate, sample_landscape
 from .single import FormedImage, form_image
+from .specimens import Exposure, Field, Specimen
 
 __all__ = [
-    "FormedImage", "Imaging", "Langevin", "Population", "Species", "Truth", "VolumeSet", "VonMisesFisher", "bind",
-    "circular", "coupled_wells", "disturb_poses", "double_well", "form_image", "from_energy", "langevin", "particles",
-    "populate", "sample_landscape",
+    "Exposure", "Field", "FormedImage", "Imaging", "Langevin", "MicrographTruth", "Population", "Species", "Specimen",
+    "Truth", "VolumeSet", "VonMisesFisher", "bind", "circular", "coupled_wells", "disturb_poses", "double_well",
+    "form_image", "from_energy", "langevin", "micrograph", "movie", "particles", "populate", "sample_landscape",
 ]  # fmt: skip
