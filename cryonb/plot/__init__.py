@@ -16,6 +16,7 @@ from .bayes import (
 )
 from .ctf import contrast_transfer, thon_rings
 from .defocus import ctf_fit, equiphase_average
+from .doubts import checks, condition_difference
 from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered
 from .micrographs import drift, micrograph
 from .resolution import (
@@ -40,8 +41,10 @@ __all__ = [
     "STYLE",
     "angular_error",
     "central_slices",
+    "checks",
     "class_averages",
     "class_choice",
+    "condition_difference",
     "confusion",
     "contrast_transfer",
     "corrected_fsc",
