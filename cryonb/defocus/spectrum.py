@@ -95,7 +95,7 @@ def estimate_spectrum(micrograph, *, tile_px=None, limit=5.0):
     >>> noise = np.random.default_rng(0).standard_normal((512, 700))
     >>> spectrum = estimate_spectrum(Micrograph(noise, 5.0))
     >>> spectrum, bool(abs(spectrum.power[5:-5, 5:].mean() - 1) < 0.02)
-    (Spectrum(63 tiles of 128², 5 Å/pixel), True)
+    (Spectrum(70 tiles of 128², 5 Å/pixel), True)
     """
     broken = defects(micrograph)
     if broken:
