@@ -95,7 +95,17 @@ class Problem:
 
 
 def solve_path(problem):
-    """Maximum of the penalised likelihood for every λ, from smooth to rough, each started from the one before."""
+    """Maximum of the penalised likelihood for every λ, from smooth to rough, each started from the one before.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    smoothness : ndarray (s,)
+    energies : list of s ndarray (m,), kT
+    """
     energies = []
     energy = np.zeros(problem.likelihood.shape[1])
     for smoothness in SMOOTHNESS[::-1]:
@@ -132,7 +142,20 @@ def _maximise(problem, energy, smoothness, *, n_steps=40, tolerance=1e-4):
 
 
 def log_evidence(problem, energy, smoothness):
-    """Laplace's approximation of log p(images | λ), up to a constant that does not depend on λ."""
+    """Laplace's approximation of log p(images | λ), up to a constant that does not depend on λ.
+
+    Parameters
+    ----------
+    problem : Problem
+    energy : ndarray (m,)
+        The maximum for this λ, kT.
+    smoothness : float
+        λ.
+
+    Returns
+    -------
+    float
+    """
     scores, log_marginal = problem.scores(energy)
     stiffness = problem.stiffness(smoothness)
     precision = (scores * problem.weights[:, None]).T @ scores + stiffness
@@ -143,7 +166,21 @@ def log_evidence(problem, energy, smoothness):
 
 
 def bootstrap_spread(problem, energy, smoothness, n_bootstrap, rng):
-    """Standard deviation of −ln density over Bayesian bootstrap replicates (Rubin 1981), one Newton step each."""
+    """Standard deviation of −ln density over Bayesian bootstrap replicates (Rubin 1981), one Newton step each.
+
+    Parameters
+    ----------
+    problem : Problem
+    energy : ndarray (m,)
+        The maximum, kT.
+    smoothness : float
+    n_bootstrap : int
+    rng : seed or Generator
+
+    Returns
+    -------
+    ndarray (bins,), kT
+    """
     if n_bootstrap < 2:
         return np.zeros_like(energy)
     rng = np.random.default_rng(rng)
@@ -162,7 +199,16 @@ def bootstrap_spread(problem, energy, smoothness, n_bootstrap, rng):
 def roughness_penalty(edges):
     """Matrix P with Fᵀ P F = ∫ F‴² over the unit range (two coordinates: the sum over all third derivatives).
 
-    Returns P and its rank: polynomials of degree two are free.
+    Parameters
+    ----------
+    edges : sequence of one or two ndarray
+        At least 4 bins each.
+
+    Returns
+    -------
+    penalty : ndarray (m, m)
+    rank : int
+        Polynomials of degree two are free.
     """
     derivatives = []
     for edge in edges:
@@ -195,9 +241,29 @@ def _square(operator):
 
 
 def ridge(precision):
+    """A diagonal that keeps a matrix invertible and changes nothing else.
+
+    Parameters
+    ----------
+    precision : ndarray (m, m)
+
+    Returns
+    -------
+    ndarray (m, m)
+    """
     return 1e-10 * np.trace(precision) / len(precision) * np.eye(len(precision))
 
 
 def bin_widths(edges):
+    """Widths of all bins, flattened; areas where there are two coordinates.
+
+    Parameters
+    ----------
+    edges : sequence of one or two ndarray
+
+    Returns
+    -------
+    ndarray (m,)
+    """
     width = np.diff(edges[0])
     return width if len(edges) == 1 else np.outer(width, np.diff(edges[1])).ravel()

@@ -20,6 +20,8 @@ __all__ = ["Answer", "Checks", "check", "junk_probability"]
 LIGHTS = ("green", "amber", "red")
 SIGNIFICANT, DOUBTFUL = 0.01, 0.05  # p values below which a light is red, amber
 AGREE, DIFFER = 0.35, 0.7  # kT rms up to which two landscapes agree, beyond which they do not
+POPULATED = 3.0  # kT up to which they are compared
+EXPLAINED = 2.0  # % of the coordinate's variance that a view or a defocus may explain
 JUNK_SPREAD = 0.5  # of the contrast of junk about 0
 CONTRAST_SPREAD = 0.25  # of the contrast of particles about 1, at most
 N_PREDICTIVE = 99
@@ -285,20 +287,32 @@ def _halves(found, rng):
 
 def _entanglement(particles, found, rng):
     axes = particles.poses.rotation.as_matrix()[:, :, 2]
-    _, p_view = score_test(found.log_likelihood, found.landscape.edges[0], _even_harmonics(axes), rng=rng)
-    yield Answer(
-        "Does the state depend on the view?", p_view, "p", _light(-p_view, -DOUBTFUL, -SIGNIFICANT),
-        "If it does, views are missing for some states, or poses and states are mixed up.",
-    )  # fmt: skip
     defocus = (np.asarray(particles.ctf.defocus_u) + np.asarray(particles.ctf.defocus_v)) / 2
-    spread = (defocus - defocus.mean()) / max(defocus.std(), 1e-9)
-    _, p_defocus = score_test(
-        found.log_likelihood, found.landscape.edges[0], spread[:, None] ** np.arange(1, 4), rng=rng
-    )
-    yield Answer(
-        "Does the state depend on the defocus?", p_defocus, "p", _light(-p_defocus, -DOUBTFUL, -SIGNIFICANT),
-        "Molecules do not know the defocus: a dependence is the microscope's, or one of grid squares.",
-    )  # fmt: skip
+    defocus = (defocus - defocus.mean()) / max(defocus.std(), 1e-9)
+    questions = {
+        "Does the state depend on the view?": (
+            _even_harmonics(axes), "views are missing for some states, or poses and states are mixed up"
+        ),
+        "Does the state depend on the defocus?": (
+            defocus[:, None] ** np.arange(1, 4), "it comes from the microscope, or from grid squares that differ"
+        ),
+    }  # fmt: skip
+    for doubt, (covariates, why) in questions.items():
+        _, p_value = score_test(found.log_likelihood, found.landscape.edges[0], covariates, rng=rng)
+        explained = _explained(found.coordinate, covariates)
+        light = "green" if p_value > DOUBTFUL else "amber"
+        if p_value < SIGNIFICANT and explained > EXPLAINED:
+            light = "red"
+        meaning = f"It explains {explained:.1f} % of the coordinate's variance; where it does, {why}."
+        yield Answer(doubt, p_value, "p", light, meaning)
+
+
+def _explained(coordinate, covariates):
+    """Adjusted share of the variance in %, at least 0."""
+    design = np.column_stack([np.ones(len(coordinate)), covariates])
+    fit, _, rank, _ = np.linalg.lstsq(design, coordinate, rcond=None)
+    left = ((coordinate - design @ fit) ** 2).sum() / max(len(coordinate) - rank, 1)
+    return 100 * max(0.0, 1 - left / max(coordinate.var(ddof=1), 1e-30))
 
 
 def _even_harmonics(axes):
@@ -362,10 +376,12 @@ def _prediction(found, facts, rng):
     spread = drawn.var(axis=0) + 1
     distance = [float(((row - expected) ** 2 / spread).sum()) for row in (*drawn, seen)]
     p_value = (1 + sum(value >= distance[-1] for value in distance[:-1])) / (1 + N_PREDICTIVE)
-    moved = 50 * float(np.abs(seen - expected).sum()) / len(facts.gram)
+    moved = [50 * float(np.abs(row - expected).sum()) / len(facts.gram) for row in (*drawn, seen)]
+    excess = max(0.0, moved[-1] - float(np.mean(moved[:-1])))
     return Answer(
-        "Would it give these images?", moved, "%", _light(moved, 10, 20),
-        f"Share of particles that lie elsewhere than images simulated from the landscape do (p = {p_value:.2g}).",
+        "Would it give these images?", excess, "%", _light(excess, 5, 15),
+        "Share of particles that lie elsewhere than images simulated from the landscape do, beyond chance "
+        f"(p = {p_value:.2g}).",
     )  # fmt: skip
 
 
@@ -431,6 +447,6 @@ def _on(landscape, other):
 def _rms(one, other):
     """`landscape_rms` of two estimates; infinite where they share no bins."""
     try:
-        return landscape_rms(one, other)
+        return landscape_rms(one, other, energy_limit=POPULATED)
     except ValueError:
         return float("inf")
