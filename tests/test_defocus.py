@@ -74,7 +74,7 @@ def test_overlapping_tiles_are_counted_as_fewer():
         (np.minimum(np.random.default_rng(0).standard_normal((64, 64)), 0.5), "saturated: 3"),
         (np.random.default_rng(0).standard_normal((64, 64)), ""),
         (np.rint(np.random.default_rng(0).standard_normal((64, 64)) * 20 + 128), ""),  # 8 bits
-        (np.random.default_rng(0).poisson(0.5, (64, 64)), ""),  # electrons counted one by one
+        (np.random.default_rng(0).poisson(0.05, (64, 64)), ""),  # electrons counted one by one
     ],
 )
 def test_defects_are_named(data, reason):
@@ -266,7 +266,8 @@ def test_a_batch_ends_with_the_list_of_those_that_failed(tmp_path, capsys):
     arguments = ["ctf", *map(str, files), "--out", str(out), "--quiet", "--workers", "1", "--pictures"]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    assert "measured: 1" in shown and shown.rstrip().splitlines()[-1].startswith("failed") and "failed: 6" in shown
+    assert "measured: 1" in shown and "failed: 6" in shown
+    assert [line.split(":")[0] for line in shown.rstrip().splitlines()[-6:]] == [f"  {path}" for path in files[1:]]
     names, found, _ = io.read_micrograph_ctf(out / "micrographs_ctf.star")
     assert names == [str(files[0])] and abs(found.defocus_u[0] - 15_500) < 60
     reasons = io.read_star(out / "failed.star")["micrographs"]["cryonbReason"].tolist()
@@ -274,6 +275,9 @@ def test_a_batch_ends_with_the_list_of_those_that_failed(tmp_path, capsys):
         assert reason.startswith(start) and reason
     assert json.loads((out / "summary.json").read_text())["failed"] == 6
     assert (out / "good_ctf.png").read_bytes()[1:4] == b"PNG"
+    listed = ["ctf", str(out / "micrographs_ctf.star"), "--out", str(tmp_path / "again"), "--quiet"]
+    assert main(listed) == 0
+    assert io.read_micrograph_ctf(tmp_path / "again" / "micrographs_ctf.star")[0] == names
     assert main([*arguments[:1], *arguments[2:]]) == 0 and not (out / "micrographs_ctf.star").exists()
     assert main([*arguments, "--defocus", "5", "1"]) == 1 and "defocus must be a range" in capsys.readouterr().err
 

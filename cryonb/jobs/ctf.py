@@ -15,7 +15,9 @@ def add_arguments(parser):
     ----------
     parser : argparse.ArgumentParser
     """
-    parser.add_argument("micrographs", nargs="+", type=Path, metavar="FILE", help="MRC, TIFF, PNG or JPEG images")
+    parser.add_argument(
+        "micrographs", nargs="+", type=Path, metavar="FILE", help="images, or STAR files that list them"
+    )
     parser.add_argument("--out", "--o", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--voltage", "--HT", type=float, default=300.0, metavar="KV", help="(%(default)s)")
     parser.add_argument(
@@ -59,16 +61,33 @@ def execute(options):
     check_ranges(options.defocus, options.resolution, options.phase_shift)
     if options.workers < 1:
         raise ValueError(f"workers must be 1 or more, got {options.workers}")
-    names = [path.stem for path in options.micrographs]
+    micrographs = _listed(options.micrographs)
+    names = [path.stem for path in micrographs]
     if options.pictures and len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two micrographs are called {twice!r}: their pictures would be one file")
     options.out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.workers) as pool:
-        found = pool.map(lambda path: _one(path, optics, options), options.micrographs)
+        found = pool.map(lambda path: _one(path, optics, options), micrographs)
         bar = tqdm(found, total=len(names), desc="defocus", unit="micrograph", disable=options.quiet)
         rows = list(bar)
     return _write(rows, options)
+
+
+def _listed(paths):
+    """Paths of images: those given, and those that STAR files name in rlnMicrographName."""
+    from .. import io
+
+    found = []
+    for path in paths:
+        if not path.is_file() or io.detect_format(path) != "star":
+            found.append(path)  # what is not there, or no image, is told of at the end
+            continue
+        tables = [table for table in io.read_star(path).values() if "rlnMicrographName" in table]
+        if not tables:
+            raise ValueError(f"{path}: expected a table with rlnMicrographName, found none")
+        found += [Path(name) for name in tables[0]["rlnMicrographName"].unique()]
+    return found
 
 
 def _one(path, optics, options):
@@ -147,4 +166,5 @@ def _write(rows, options):
     numbers["failed"] = len(failed)
     with replacing(options.out / "summary.json") as beside:
         beside.write_text(summary_text(numbers | {"reasons": failed}), encoding="utf-8")
-    return numbers | {f"failed {name}": reason for name, reason in failed.items()}
+    listing = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
+    return numbers | {"failed": f"{len(failed)}{listing}"}

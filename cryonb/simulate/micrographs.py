@@ -295,8 +295,10 @@ class _Scene:
 
     def _filters(self):
         field, grid = self.field, self.grid
-        kx, ky = np.broadcast_arrays(*grid.frequencies)
-        self.lens = ctf_room.evaluate(field.ctf, kx, ky).astype(np.float32)
+        kx, ky = grid.frequencies
+        self.lens = np.empty((ky.size, kx.size), dtype=np.float32)
+        for rows in np.array_split(np.arange(ky.size), max(1, ky.size // 32)):  # a few rows stay in the cache
+            self.lens[rows] = ctf_room.evaluate(field.ctf, kx, ky[rows])
         self.mtf = np.float32(1) if field.mtf is None else grid.radial(field.mtf)
         shot = np.ones(self.lens.shape, np.float32) if isinstance(field.noise, str) else grid.radial(field.noise)
         shot = np.sqrt(shot) * self.mtf
