@@ -12,6 +12,7 @@ import scipy.optimize
 from scipy.spatial import cKDTree
 
 from .. import protein
+from ..projection import low_pass
 from ..types import AtomicModel, Volume
 from .density import SHARPEN, map_correlation, prepare_map, sample, width_at
 from .maps import ifsc
@@ -22,6 +23,7 @@ __all__ = [
 
 LARGEST = 0.05  # of the voxel size: more is not a calibration
 B_RANGE = (5.0, 300.0)  # Å²
+MAP_BLURS = (0.0, 100.0, 200.0, 400.0, 800.0)  # Å²
 B_UNIT, B_MOST = 100.0, 2000.0  # Å²: what a model 3 Å off is blurred by is 8π² · 3
 B_SMOOTH = 2e-4  # of the correlation, for neighbouring residues whose log B differ by 1 rms
 NEAR = 2.7  # Å: pairs of bonds and angles
@@ -108,31 +110,38 @@ def refine_voxel_size(volume, model, resolution, *, fit_origin=True, steps=60):
     Notes
     -----
     The voxel size scales the map about its centre, so that it and the origin are nearly independent. One B for all
-    atoms is fitted with them: atoms too sharp or too blurred for the map would pass for a wrong scale.
+    atoms is fitted with them: atoms too sharp or too blurred for the map would pass for a wrong scale. A model whose
+    atoms are far off is like a blurred one; then the map is blurred until it can be matched.
     """
     coordinates, elements, b = model.coordinates, model.elements, model.b_factors
     half = volume.size_px // 2
     centre = volume.origin + half * volume.voxel_size
     reach = 0.5 * volume.box_size  # a change of scale by s moves the faces by s · reach
 
-    def target(x):
+    def target(x, seen):
         voxel = volume.voxel_size * (1 + x[0] / reach)
         origin = centre + x[1:4] * fit_origin - half * voxel
         found = map_correlation(
-            volume, coordinates, elements, b_factors=b + x[4] * B_UNIT, resolution=resolution,
+            seen, coordinates, elements, b_factors=b + x[4] * B_UNIT, resolution=resolution,
             occupancies=model.occupancies, voxel_size=voxel, origin=origin,
         )  # fmt: skip
         scale = (found.voxel_size - half * found.origin.sum()) * volume.voxel_size / reach
         blur = found.b_factors.sum() * B_UNIT
         return -found.value, -np.concatenate([[scale], found.origin * fit_origin, [blur]])
 
-    start = -target(np.zeros(5))[0]
+    start = -target(np.zeros(5), volume)[0]
     if not start > 0:
         raise ValueError(f"model and map do not correlate ({start:.3f}): dock the model first")
     least = -(b.min() + 0.5 * width_at(resolution)) / B_UNIT  # the narrowest atom keeps a width
     limits = [(-LARGEST * reach, LARGEST * reach), *[(None, None)] * 3, (least, B_MOST / B_UNIT)]
     options = {"maxiter": steps, "ftol": 1e-12, "gtol": 1e-8}
-    found = scipy.optimize.minimize(target, np.zeros(5), jac=True, method="L-BFGS-B", bounds=limits, options=options)
+    x = np.zeros(5)
+    for blur in MAP_BLURS:
+        seen = low_pass(volume, 2 * volume.voxel_size, b_factor=blur) if blur else volume
+        found = scipy.optimize.minimize(target, x, (seen,), jac=True, method="L-BFGS-B", bounds=limits, options=options)
+        x = found.x
+        if x[4] > least + 0.01:  # the map is the more blurred of the two, as it has to be
+            break
     voxel = volume.voxel_size * (1 + found.x[0] / reach)
     if abs(found.x[0]) > 0.999 * LARGEST * reach:
         raise ValueError(
