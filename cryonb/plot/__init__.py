@@ -16,7 +16,9 @@ from .bayes import (
     shell_spectra,
 )
 from .ctf import contrast_transfer, thon_rings
+from .defocus import ctf_fit, equiphase_average
 from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered
+from .micrographs import drift, micrograph
 from .resolution import (
     corrected_fsc,
     directional_fsc,
@@ -44,11 +46,14 @@ __all__ = [
     "confusion",
     "contrast_transfer",
     "corrected_fsc",
+    "ctf_fit",
     "default_level",
     "directional_fsc",
     "directional_resolution",
+    "drift",
     "eigenvalues",
     "embedding",
+    "equiphase_average",
     "evidence",
     "fourier_shell_correlation",
     "guinier",
@@ -59,6 +64,7 @@ __all__ = [
     "local_resolution",
     "local_resolution_slices",
     "noise_substitution",
+    "micrograph",
     "occupancy",
     "orientation_distribution",
     "path",

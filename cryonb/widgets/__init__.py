@@ -5,6 +5,7 @@ Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryo
 
 from .class_selection import ClassSelection
 from .ctf import ContrastTransfer
+from .defocus import ThonRings
 from .image_formation import ImageFormation
 from .iterations import Iterations
 from .manifold import LandscapeExplorer
@@ -22,6 +23,7 @@ __all__ = [
     "Iterations",
     "LandscapeExplorer",
     "Responsibilities",
+    "ThonRings",
     "density_scene",
     "nglview",
     "view",
