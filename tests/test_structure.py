@@ -14,8 +14,8 @@ import yaml
 LAYERS = [
     ["fourier", "rotations"],
     ["types"],
-    ["io", "ctf", "projection", "filters", "alignment", "parallel"],
-    ["samples", "simulate", "motion", "defocus", "bayes", "reconstruction", "resolution", "manifold"],
+    ["io", "ctf", "projection", "filters", "alignment", "parallel", "protein"],
+    ["samples", "simulate", "motion", "defocus", "bayes", "reconstruction", "resolution", "manifold", "atomic"],
     ["plot"],
     ["widgets"],
     ["jobs", "tour"],

@@ -1,0 +1,1 @@
+"""An atomic model against a map: density, scores, errors, voxel size and docking."""
