@@ -15,7 +15,7 @@ LAYERS = [
     ["fourier", "rotations"],
     ["types"],
     ["io", "ctf", "projection", "filters", "alignment", "parallel"],
-    ["samples", "simulate", "bayes", "reconstruction", "resolution", "manifold"],
+    ["samples", "simulate", "bayes", "reconstruction", "resolution", "manifold", "atomic"],
     ["plot"],
     ["widgets"],
     ["jobs", "tour"],
