@@ -12,8 +12,8 @@ _NOUNS = ("AtomicModel", "CTF", "Embedding", "EnergyLandscape", "Micrograph", "P
 _ROOMS = (
     "fourier", "rotations",
     "types",
-    "io", "ctf", "projection", "filters", "alignment", "parallel",
-    "samples", "simulate", "bayes", "reconstruction", "resolution", "manifold",
+    "io", "ctf", "projection", "filters", "alignment", "parallel", "protein",
+    "samples", "simulate", "bayes", "reconstruction", "resolution", "manifold", "atomic",
     "plot", "widgets", "tour",
 )  # fmt: skip
 __all__ = [*_NOUNS, *_ROOMS]

@@ -14,7 +14,7 @@ import yaml
 LAYERS = [
     ["fourier", "rotations"],
     ["types"],
-    ["io", "ctf", "projection", "filters", "alignment", "parallel"],
+    ["io", "ctf", "projection", "filters", "alignment", "parallel", "protein"],
     ["samples", "simulate", "bayes", "reconstruction", "resolution", "manifold", "atomic"],
     ["plot"],
     ["widgets"],

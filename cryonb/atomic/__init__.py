@@ -6,9 +6,9 @@ local energy in a map.
 
 from .fragments import FragmentLibrary, Fragments, fragment_library
 from .minimise import Field, Window, ramachandran_energy
-from .residues import Chains, build_side_chain, chi_angles, dihedral, main_chain_angles
+from .residues import Chains, build_side_chain, chi_angles, main_chain_angles
 
 __all__ = [
-    "Chains", "Field", "FragmentLibrary", "Fragments", "Window", "build_side_chain", "chi_angles", "dihedral",
+    "Chains", "Field", "FragmentLibrary", "Fragments", "Window", "build_side_chain", "chi_angles", 
     "fragment_library", "main_chain_angles", "ramachandran_energy",
 ]  # fmt: skip

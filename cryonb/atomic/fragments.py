@@ -9,7 +9,8 @@ import numba
 import numpy as np
 
 from .. import io
-from .residues import CA, C, Chains, N, chi_angles, dihedral
+from ..protein import dihedral
+from .residues import CA, C, Chains, N, chi_angles
 
 __all__ = ["FragmentLibrary", "Fragments", "fragment_library", "residue_codes"]
 

@@ -10,11 +10,13 @@ import numpy as np
 import scipy.ndimage
 import scipy.sparse
 
+from ..protein import dihedral
 from ..types import Volume
 from . import _kernels
+from .density import spline_coefficients
 from .fragments import FragmentLibrary, fragment_library
 from .geometry import CLOSURES, MAIN_CHAIN, PLANAR_CHI, SIDE_CHAINS
-from .residues import SLOTS, C, Chains, atom_names, build_side_chain, dihedral
+from .residues import SLOTS, C, Chains, atom_names, build_side_chain
 
 __all__ = ["Field", "Window", "ramachandran_energy"]
 
@@ -178,9 +180,7 @@ class Field:
         """
         if volume is None:
             volume = Volume(np.zeros((4, 4, 4)), 1.0)
-        self.coefficients = scipy.ndimage.spline_filter(volume.data.astype(np.float64), mode="mirror").astype(
-            np.float32
-        )
+        self.coefficients = spline_coefficients(volume).astype(np.float32)
         self.scale, self.origin = float(volume.voxel_size), np.asarray(volume.origin, dtype=np.float64)
 
     def density(self, points):

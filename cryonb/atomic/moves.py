@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from ..protein import dihedral
 from .fragments import fragment_library
 from .minimise import RAMA_CELLS, SLOTS, Field, ramachandran_energy
 from .register import RegisterShift, register_scan
-from .residues import CA, CB, OXYGEN, C, N, build_side_chain, chi_angles, dihedral, place_atom
+from .residues import CA, CB, OXYGEN, C, N, build_side_chain, chi_angles, place_atom
 from .rotamers import rotamers, side_chain_support
 
 __all__ = [

@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..protein import dihedral
 from ..types import AtomicModel
 from .geometry import CHAIN_ATOMS, SIDE_CHAINS, SYNONYMS
 
-__all__ = ["Chains", "atom_names", "build_side_chain", "chi_angles", "dihedral", "main_chain_angles", "place_atom"]
+__all__ = ["Chains", "atom_names", "build_side_chain", "chi_angles", "main_chain_angles", "place_atom"]
 
 N, CA, C, OXYGEN, CB = range(5)
 SLOTS = 14
@@ -29,27 +30,6 @@ def atom_names(residue_name):
     ('N', 'CA', 'C', 'O', 'CB', 'OG')
     """
     return CHAIN_ATOMS + tuple(row[0] for row in SIDE_CHAINS[residue_name])
-
-
-def dihedral(a, b, c, d):
-    """Dihedral angle about b–c in degrees (−180 … 180), IUPAC sign; NaN where an atom is missing.
-
-    Parameters
-    ----------
-    a, b, c, d : ndarray (..., 3)
-        Å.
-
-    Examples
-    --------
-    >>> round(float(dihedral([1, 0, 0], [0, 0, 0], [0, 0, 1], [0, 1, 1])), 6)
-    90.0
-    """
-    a, b, c, d = (np.asarray(x, dtype=np.float64) for x in (a, b, c, d))
-    axis = c - b
-    first, last = np.cross(a - b, axis), np.cross(d - c, axis)
-    sine = (np.cross(first, last) * axis).sum(-1)
-    cosine = (first * last).sum(-1) * np.linalg.norm(axis, axis=-1)
-    return np.degrees(np.arctan2(sine, cosine))
 
 
 def place_atom(a, b, c, bond, angle, torsion):
