@@ -22,7 +22,7 @@ __all__ = ["Field", "Window", "ramachandran_energy"]
 
 BOND, ANGLE = 800.0, 200.0  # kJ/mol/Å²; angles act through the distance of their ends
 PLANE, CHIRAL, STAGGER, REPEL = 60.0, 120.0, 6.0, 60.0  # kJ/mol, the last per Å²
-MAP_WEIGHT = 8.0  # kJ/mol for a carbon at one standard deviation of the map
+MAP_WEIGHT = 16.0  # kJ/mol for a carbon at density 1, which is the rms density near the model
 RAMA_KT = 2.5  # kJ/mol for each unit of −ln P(φ, ψ)
 RAMA_CELLS, RAMA_BLUR, RAMA_CAP = 36, 1.4, 8.0  # cells of 10°, blurred by 14°, −ln P at most
 DISULFIDE = 2.05  # Å
@@ -130,7 +130,7 @@ class Field:
     chains : Chains
         Complete (`Chains.completed`).
     volume : Volume, optional
-        Density in standard deviations; none leaves geometry only.
+        Density in units of its rms near the model (`rebuild.training_map`); none leaves geometry only.
     map_weight : float
         kJ/mol for a carbon atom at density 1; other atoms by atomic number, side chains by Wang's weights.
     ramachandran : bool or FragmentLibrary

@@ -1,7 +1,7 @@
 """Register: is a stretch of sequence one or more residues off along its main chain?
 
 Every position is asked how well its density fits each of the twenty side chains; a shift is proposed where the shifted
-sequence fits better than the present one by more than shuffled sequences do. Whether it is made is for the energy to say
+sequence fits better than the present one by more than shuffled sequences do. The energy then says whether it is made
 (`moves.shift_register`).
 """
 

@@ -204,6 +204,21 @@ class Chains:
         """The same chains with other coordinates (n, 14, 3)."""
         return replace(self, xyz=np.asarray(xyz, dtype=np.float64))
 
+    def part(self, residues):
+        """Some of the residues; the rest of the protein joins what stays where it is.
+
+        Parameters
+        ----------
+        residues : ndarray (k,) int
+            In order.
+        """
+        rest = np.setdiff1d(np.arange(len(self)), residues)
+        atoms = self.xyz[rest][self.present[rest]]
+        return replace(
+            self, names=self.names[residues], xyz=self.xyz[residues], segment=self.segment[residues],
+            sites=tuple(self.sites[i] for i in residues), others=np.concatenate([self.others, atoms]),
+        )  # fmt: skip
+
     def label(self, residue):
         """Such as ``A/SER 25``."""
         chain, number = self.sites[residue]
