@@ -6,9 +6,14 @@ local energy in a map.
 
 from .fragments import FragmentLibrary, Fragments, fragment_library
 from .minimise import Field, Window, ramachandran_energy
+from .moves import Move
+from .rebuild import Protocol, Rebuilt, rebuild, training_map
+from .refinement import Refinement, refine_model
 from .residues import Chains, build_side_chain, chi_angles, main_chain_angles
+from .select import ModelScore, choose, score_models, spread
 
 __all__ = [
-    "Chains", "Field", "FragmentLibrary", "Fragments", "Window", "build_side_chain", "chi_angles", 
-    "fragment_library", "main_chain_angles", "ramachandran_energy",
+    "Chains", "Field", "FragmentLibrary", "Fragments", "ModelScore", "Move", "Protocol", "Rebuilt", "Refinement",
+    "Window", "build_side_chain", "chi_angles", "choose", "fragment_library", "main_chain_angles",
+    "ramachandran_energy", "rebuild", "refine_model", "score_models", "spread", "training_map",
 ]  # fmt: skip
