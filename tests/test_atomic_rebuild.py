@@ -286,11 +286,11 @@ def test_annealing_keeps_a_right_model_and_mends_its_geometry(short, in_map):
 
     shaken = short.xyz + 0.1 * np.random.default_rng(5).normal(size=short.xyz.shape)
     annealer = Annealer(short, fixed=(0, 1))
-    found, energy = annealer.run(shaken, in_map, rng=0, picoseconds=0.2)
+    found, energy = annealer.run(shaken, in_map, 3.0, rng=0, picoseconds=0.2)
     assert np.isfinite(energy) and np.array_equal(np.isfinite(found), np.isfinite(shaken))
     assert np.sqrt(np.nanmean(((found - short.xyz)[2:, :4] ** 2).sum(-1))) < 0.8
     assert np.allclose(found[:2], shaken[:2], atol=1e-3, equal_nan=True)
-    again, _ = annealer.run(shaken, in_map, rng=0, picoseconds=0.2)
+    again, _ = annealer.run(shaken, in_map, 3.0, rng=0, picoseconds=0.2)
     assert np.sqrt(np.nanmean(((found - again) ** 2).sum(-1))) < 0.3  # threads add in any order
 
 
@@ -300,13 +300,13 @@ QUICK = Protocol(models=2, rounds=1, fragments=2, picoseconds=0.05)
 def test_rebuild_resumes_and_refuses_another_folder(short, tmp_path):
     volume = training_map(planted(short), short, 3.0)
     quick = Protocol(models=2, rounds=1, fragments=1, anneal=False)
-    first = rebuild(short, volume, rng=0, protocol=quick, folder=tmp_path)
+    first = rebuild(short, volume, 3.0, rng=0, protocol=quick, folder=tmp_path)
     (tmp_path / "model_001.npz").unlink()
-    again = rebuild(short, volume, rng=0, protocol=quick, folder=tmp_path)
+    again = rebuild(short, volume, 3.0, rng=0, protocol=quick, folder=tmp_path)
     assert all(np.array_equal(a.xyz, b.xyz, equal_nan=True) for a, b in zip(first, again))
     assert [str(m) for m in again[0].moves] == [str(m) for m in first[0].moves]
     with pytest.raises(ValueError, match="from another model, map or protocol"):
-        rebuild(short, volume, rng=1, protocol=quick, folder=tmp_path)
+        rebuild(short, volume, 3.0, rng=1, protocol=quick, folder=tmp_path)
 
 
 def test_noise_supports_nothing_and_moves_nothing_away(short):

@@ -5,7 +5,7 @@ local energy in a map.
 """
 
 from .fragments import FragmentLibrary, Fragments, fragment_library
-from .minimise import Field, Window, ramachandran_energy
+from .minimise import Field, Window, map_weight, ramachandran_energy
 from .moves import Move
 from .rebuild import Protocol, Rebuilt, rebuild, training_map
 from .refinement import Refinement, refine_model
@@ -14,6 +14,6 @@ from .select import ModelScore, choose, score_models, spread
 
 __all__ = [
     "Chains", "Field", "FragmentLibrary", "Fragments", "ModelScore", "Move", "Protocol", "Rebuilt", "Refinement",
-    "Window", "build_side_chain", "chi_angles", "choose", "fragment_library", "main_chain_angles",
+    "Window", "build_side_chain", "chi_angles", "choose", "fragment_library", "main_chain_angles", "map_weight",
     "ramachandran_energy", "rebuild", "refine_model", "score_models", "spread", "training_map",
 ]  # fmt: skip

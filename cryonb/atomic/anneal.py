@@ -8,7 +8,7 @@ import numpy as np
 
 from . import _kernels
 from .fragments import FragmentLibrary
-from .minimise import MAP_WEIGHT, RAMA_KT, SIDE_WEIGHT, _rama_kind, ramachandran_energy
+from .minimise import RAMA_KT, REFERENCE, SIDE_WEIGHT, _rama_kind, ramachandran_energy
 from .residues import SLOTS, Chains, atom_names, place_atom
 
 __all__ = ["Annealer"]
@@ -19,7 +19,7 @@ STEP_PS, FRICTION_PER_PS = 0.002, 5.0
 REACH = 12.0  # Å from the protein within which the rest keeps it out
 FIXED_SIGMA_NM, FIXED_EPSILON_KJ = 0.33, 0.4  # Lennard-Jones of an atom that stays, about that of a carbon
 WARM = 400.0  # K
-ANNEAL_WEIGHT = 0.6 * MAP_WEIGHT
+ANNEAL_WEIGHT, FADE = 10.0, 2  # kJ/mol at 3 Å; falls as (3 Å / resolution)²; set as `minimise.FADE` was
 BRIDGED = 2.6  # Å between sulphurs that are bonded
 
 
@@ -168,7 +168,7 @@ class Annealer:
                 force.addTorsion(int(kinds[i]), before, *here, *here, after)
         system.addForce(force)
 
-    def run(self, xyz, field, *, rng, picoseconds=3.0, map_weight=ANNEAL_WEIGHT, warm=WARM, minimise=100):
+    def run(self, xyz, field, resolution, *, rng, picoseconds=3.0, warm=WARM, minimise=100):
         """Warm the chains in the map, cool them to nothing, and go downhill.
 
         Parameters
@@ -177,12 +177,12 @@ class Annealer:
             Å.
         field : Field
             Its map is used.
+        resolution : float
+            Å; sets the weight of the map.
         rng : seed or Generator
             Of the velocities.
         picoseconds : float
             Of molecular dynamics, 500 steps each; 0 minimises only.
-        map_weight : float
-            kJ/mol for a carbon at density 1.
         warm : float
             K at the start.
         minimise : int
@@ -201,7 +201,7 @@ class Annealer:
         """
         self._terms = field.coefficients, field.scale, field.origin
         context, unit = self.context, self._unit
-        context.setParameter("map_weight", float(map_weight))
+        context.setParameter("map_weight", ANNEAL_WEIGHT * (REFERENCE / resolution) ** FADE)
         start = self._all_atoms(xyz) / 10.0
         seed = int(np.random.default_rng(rng).integers(1, 2**31 - 1))
         for picoseconds_now, downhill in ((picoseconds, minimise), (0.0, 5 * minimise)):

@@ -18,11 +18,15 @@ from .fragments import FragmentLibrary, fragment_library
 from .geometry import CLOSURES, MAIN_CHAIN, PLANAR_CHI, SIDE_CHAINS
 from .residues import SLOTS, C, Chains, atom_names, build_side_chain
 
-__all__ = ["Field", "Window", "ramachandran_energy"]
+__all__ = ["Field", "Window", "map_weight", "ramachandran_energy"]
 
 BOND, ANGLE = 800.0, 200.0  # kJ/mol/Å²; angles act through the distance of their ends
 PLANE, CHIRAL, STAGGER, REPEL = 60.0, 120.0, 6.0, 60.0  # kJ/mol, the last per Å²
-MAP_WEIGHT = 16.0  # kJ/mol for a carbon at density 1, which is the rms density near the model
+MAP_WEIGHT = 8.0  # kJ/mol for a carbon at density 1, which is the rms density near the model; at 3 Å
+REFERENCE, FADE = (
+    3.0,
+    4,
+)  # the weight falls as (3 Å / resolution)⁴: set on two chains of benchmarks/atomic.py, by iFSC(free)
 RAMA_KT = 2.5  # kJ/mol for each unit of −ln P(φ, ψ)
 RAMA_CELLS, RAMA_BLUR, RAMA_CAP = 36, 1.4, 8.0  # cells of 10°, blurred by 14°, −ln P at most
 DISULFIDE = 2.05  # Å
@@ -32,6 +36,26 @@ SIDE_WEIGHT = {
 }  # Wang et al., eLife 5:e17219 (2016); the rest 0.78
 RADIUS = {"C": 1.72, "N": 1.5, "O": 1.42, "S": 1.75}  # Å, of united atoms
 POLAR = 2.75  # Å between nitrogen and oxygen that may share a hydrogen
+
+
+def map_weight(resolution):
+    """What the density weighs against the local geometry at a resolution: more, and atoms follow the noise.
+
+    Parameters
+    ----------
+    resolution : float
+        Å.
+
+    Returns
+    -------
+    float: kJ/mol for a carbon at density 1.
+
+    Examples
+    --------
+    >>> map_weight(3.0), round(map_weight(4.0), 2)
+    (8.0, 2.53)
+    """
+    return MAP_WEIGHT * (REFERENCE / resolution) ** FADE
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..types import AtomicModel, Volume
-from .minimise import Field
+from .minimise import Field, map_weight
 from .rebuild import Protocol, rebuild, training_map
 from .residues import CA, Chains
 from .select import ModelScore, choose, score_models, spread
@@ -109,7 +109,8 @@ def refine_model(
     chains, notes = _complete(model)
     training = training_map(half_map_1, chains, resolution)
     made = rebuild(
-        chains, training, rng=rng, protocol=protocol, library=library, workers=workers, folder=folder, progress=progress
+        chains, training, resolution, rng=rng, protocol=protocol, library=library, workers=workers,
+        folder=folder, progress=progress,
     )  # fmt: skip
     supported = all(result.supported for result in made)
     if not supported:
@@ -165,11 +166,12 @@ def _complete(model):
 
 def _finish(chains, full, resolution, protocol, library):
     """Coordinates against the mean of the half maps, downhill only."""
-    field = Field(chains, training_map(full, chains, resolution), ramachandran=protocol.ramachandran)
+    volume = training_map(full, chains, resolution)
+    field = Field(chains, volume, map_weight=map_weight(resolution), ramachandran=protocol.ramachandran)
     xyz, _ = field.window(range(len(chains)), chains.xyz).minimise(chains.xyz, steps=30)
     if protocol.anneal and len(chains) <= 1200:
         from .anneal import Annealer
 
         annealer = Annealer(chains.moved(xyz), ramachandran=protocol.ramachandran)
-        xyz, _ = annealer.run(xyz, field, rng=0, picoseconds=0.0)
+        xyz, _ = annealer.run(xyz, field, resolution, rng=0, picoseconds=0.0)
     return xyz
