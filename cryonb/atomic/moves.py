@@ -277,8 +277,8 @@ def _with_side_chains(state, xyz, residues, library):
     return xyz
 
 
-def shift_registers(state: Field, xyz, *, rng, library=None):
-    """Every register shift that the scan proposes (`register_scan`) and that lowers the energy.
+def shift_registers(state: Field, xyz, *, rng, library=None, thorough=True):
+    """Make the register shifts that the scan proposes (`register_scan`) and that lower the energy.
 
     Parameters
     ----------
@@ -288,21 +288,29 @@ def shift_registers(state: Field, xyz, *, rng, library=None):
     rng : seed or Generator
         Of the shuffled sequences.
     library : FragmentLibrary, optional
+    thorough : bool
+        Whether proposals below the threshold of shuffled sequences are tried as well; they have to gain ten times as
+        much energy.
 
     Returns
     -------
     xyz : ndarray (n, 14, 3)
     moves : list of Move
     """
-    xyz, moves = np.array(xyz), []
+    xyz, moves, taken = np.array(xyz), [], np.zeros(len(state.chains), dtype=bool)
     for shift in register_scan(state, xyz, rng=rng, library=library):
-        xyz, move = shift_register(state, xyz, shift, library=library)
+        reach = slice(min(shift.first, shift.first + shift.shift), max(shift.last, shift.last + shift.shift) + 1)
+        sure = shift.gain > shift.threshold
+        if taken[reach].any() or not (sure or thorough):
+            continue
+        xyz, move = shift_register(state, xyz, shift, library=library, margin=MARGIN if sure else 10 * MARGIN)
         if move is not None:
             moves.append(move)
+            taken[reach] = True
     return xyz, moves
 
 
-def shift_register(state: Field, xyz, shift: RegisterShift, *, library=None):
+def shift_register(state: Field, xyz, shift: RegisterShift, *, library=None, margin=MARGIN):
     """Move a stretch of sequence along its main chain and rebuild where it joins the rest.
 
     Parameters
@@ -312,6 +320,8 @@ def shift_register(state: Field, xyz, shift: RegisterShift, *, library=None):
         Å.
     shift : RegisterShift
     library : FragmentLibrary, optional
+    margin : float
+        kJ/mol that it has to gain.
 
     Returns
     -------
@@ -338,7 +348,7 @@ def shift_register(state: Field, xyz, shift: RegisterShift, *, library=None):
         moved, energy = window.minimise(moved, steps=150)
         energies.append(energy)
         results.append(moved)
-    if energies[1] > energies[0] - MARGIN:
+    if energies[1] > energies[0] - margin:
         return np.array(xyz), None
     label = f"{chains.label(first)}–{chains.label(last)}"
     evidence = {

@@ -46,7 +46,7 @@ class Protocol:
     models : int
         Seeds.
     rounds : int
-        Of directed moves, fragments and annealing.
+        Of fragments, annealing and directed moves, after directed moves that all models share.
     fragments : int
         Suspect places tried in each round.
     picoseconds : float
@@ -173,9 +173,9 @@ def suspicion(field, xyz):
     Notes
     -----
     Wang et al., eLife 5:e17219 (2016): 0.45 Z_dens + 0.05 Z_lcldens + 0.15 Z_bonded + 0.35 Z_rama, with the mean
-    density at the residue's atoms in place of a real-space correlation. Added to it, with equal weight, is the support of the
-    map for the residue's own side chain (`cryonb.atomic.rotamers.side_chain_support`), which speaks against a slid
-    register. The 3 and 9 residues were set on three chains of ``benchmarks/atomic.py``.
+    density at the residue's atoms in place of a real-space correlation. Added to it, with equal weight, is the support
+    of the map for the residue's own side chain (`cryonb.atomic.rotamers.side_chain_support`), which speaks against a
+    slid register. The 3 and 9 residues were set on three chains of ``benchmarks/atomic.py``.
     """
     chains = field.chains
     density = np.nanmean(field.density(xyz), axis=1)
@@ -241,7 +241,8 @@ def rebuild(chains, volume, resolution, *, rng, protocol=None, library=None, wor
     done = {} if folder is None else _kept(Path(folder), key)
     waiting = [seed for seed in range(protocol.models) if seed not in done]
     with tqdm(total=protocol.models, initial=len(done), desc="models", disable=not progress) as bar:
-        jobs = [(chains, volume, resolution, protocol, library, int(rng), seed) for seed in waiting]
+        begun = _begin(chains, volume, resolution, protocol, library) if waiting else None
+        jobs = [(chains, volume, resolution, protocol, library, begun, int(rng), seed) for seed in waiting]
         for result in _each(workers, jobs):
             done[result.seed] = result
             if folder is not None:
@@ -258,17 +259,42 @@ def _each(workers, jobs):
         yield from pool.map(_one_seed, jobs)
 
 
-def _one_seed(job):
-    chains, volume, resolution, protocol, library, rng, seed = job
-    xyz, moves, supported = chains.xyz.copy(), [], True
+def _begin(chains, volume, resolution, protocol, library):
+    """What all seeds share: for each group of residues its rows, relaxed and mended, the moves, and whether the map
+    speaks for it."""
+    begun, xyz = [], chains.xyz.copy()
     for rows in _groups(chains):
-        part = chains.moved(xyz).part(rows)
-        own = np.random.default_rng([rng, seed])
-        found, made, known = _rebuild_part(part, volume, resolution, protocol, library, own)
+        field = _field(chains.moved(xyz).part(rows), volume, resolution, protocol, library)
+        everything, found, moves = range(len(rows)), xyz[rows], []
+        supported = map_support(field, found, rng=0) > SUPPORTED
+        if supported:
+            found, _ = field.window(everything, found).minimise(found, steps=200)
+            found, moves = _directed(field, found, protocol, library, thorough=True)
+        else:
+            field.set_map(None)
+            found, _ = field.window(everything, found).minimise(found, steps=100)
+        xyz[rows] = found
+        begun.append((rows, found, moves, supported))
+    return begun
+
+
+def _field(chains, volume, resolution, protocol, library):
+    return Field(chains, volume, map_weight=map_weight(resolution), ramachandran=protocol.ramachandran and library)
+
+
+def _one_seed(job):
+    chains, volume, resolution, protocol, library, begun, rng, seed = job
+    own, moves, xyz = np.random.default_rng([rng, seed]), [], chains.xyz.copy()
+    for rows, found, _, _ in begun:
+        xyz[rows] = found
+    for rows, found, made, supported in begun:
+        if supported:
+            field = _field(chains.moved(xyz).part(rows), volume, resolution, protocol, library)
+            found, more = _rebuild_part(field, found, resolution, protocol, library, own)
+            made = made + more
         xyz[rows] = found
         moves += [Move(m.kind, tuple(int(rows[i]) for i in m.residues), m.label, m.reason, m.evidence) for m in made]
-        supported &= known
-    return Rebuilt(xyz, tuple(moves), seed, supported)
+    return Rebuilt(xyz, tuple(moves), seed, all(supported for *_, supported in begun))
 
 
 def _groups(chains):
@@ -279,17 +305,10 @@ def _groups(chains):
     return [np.flatnonzero(label == name) for name in dict.fromkeys(label)]
 
 
-def _rebuild_part(chains, volume, resolution, protocol, library, rng):
-    field = Field(chains, volume, map_weight=map_weight(resolution), ramachandran=protocol.ramachandran and library)
-    everything = range(len(chains))
-    if map_support(field, chains.xyz, rng=0) < SUPPORTED:
-        field.set_map(None)
-        return field.window(everything, chains.xyz).minimise(chains.xyz, steps=100)[0], [], False
-    xyz, _ = field.window(everything, chains.xyz).minimise(chains.xyz, steps=200)
-    moves, annealer, bridges = [], None, None
+def _rebuild_part(field, xyz, resolution, protocol, library, rng):
+    """Rounds of fragments, annealing and directed moves."""
+    moves, annealer, bridges, chains = [], None, None, field.chains
     for round_ in range(protocol.rounds):
-        xyz, made = _directed(field, xyz, protocol, library)
-        moves += made
         xyz, made = _fragments(field, xyz, protocol, library, rng, CUTS[min(round_, len(CUTS) - 1)])
         moves += made
         if protocol.anneal:
@@ -300,20 +319,18 @@ def _rebuild_part(chains, volume, resolution, protocol, library, rng):
                 annealer = Annealer(chains.moved(xyz), ramachandran=protocol.ramachandran and library)
                 bridges = closed
             xyz, _ = annealer.run(xyz, field, resolution, rng=rng, picoseconds=protocol.picoseconds)
-    xyz, made = _directed(field, xyz, protocol, library)
-    if made:
+        xyz, made = _directed(field, xyz, protocol, library, thorough=False)
         moves += made
-        xyz, _ = field.window(everything, xyz).minimise(xyz, steps=60)
-        if annealer is not None:
-            xyz, _ = annealer.run(xyz, field, resolution, rng=rng, picoseconds=0.0)
-    return xyz, moves, True
+    if moves and annealer is not None:
+        xyz, _ = annealer.run(xyz, field, resolution, rng=rng, picoseconds=0.0)
+    return xyz, moves
 
 
-def _directed(field, xyz, protocol, library):
+def _directed(field, xyz, protocol, library, *, thorough):
     """Register, planes, rotamers, disulfides, in this order: each needs what the one before it mended."""
     moves = []
     steps = [
-        (protocol.register, lambda x: shift_registers(field, x, rng=0, library=library)),
+        (protocol.register, lambda x: shift_registers(field, x, rng=0, library=library, thorough=thorough)),
         (protocol.flips, lambda x: flip_peptides(field, x)),
         (protocol.rotamers, lambda x: fit_rotamers(field, x, library=library)),
         (True, lambda x: close_disulfides(field, x)),

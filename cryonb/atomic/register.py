@@ -16,8 +16,8 @@ __all__ = ["RegisterShift", "register_scan", "shuffled_threshold"]
 
 SHIFTS = (1, -1, 2, -2, 3, -3)
 SHORTEST = 6  # residues
-PROPOSED = 0.5  # of shuffled sequences stay below the gain of a proposal; the energy then decides
-LEAST = 2.0  # gain below which nothing is proposed: two well-placed atoms
+SHUFFLED = 0.5  # of shuffled sequences stay below the threshold
+LEAST = 0.5  # gain below which nothing is proposed: about one atom in density
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RegisterShift:
     gain : float
         Sum over positions of the support for the shifted residue less that for the present one.
     threshold : float
-        What ``gain`` had to exceed.
+        Gain that half of the shuffled sequences reach somewhere (`shuffled_threshold`).
     """
 
     first: int
@@ -42,7 +42,7 @@ class RegisterShift:
     threshold: float
 
 
-def shuffled_threshold(support, codes, segment, *, rng, shuffles=60, quantile=PROPOSED):
+def shuffled_threshold(support, codes, segment, *, rng, shuffles=60, quantile=SHUFFLED):
     """Gain that a shuffled sequence reaches against the present one, somewhere in the chain, in a given share of scans.
 
     Parameters
@@ -69,7 +69,7 @@ def shuffled_threshold(support, codes, segment, *, rng, shuffles=60, quantile=PR
     return float(np.quantile(largest, quantile))
 
 
-def register_scan(field, xyz, *, rng, library=None, quantile=PROPOSED):
+def register_scan(field, xyz, *, rng, library=None, count=12):
     """Stretches whose sequence fits better when shifted along the main chain.
 
     Parameters
@@ -81,33 +81,32 @@ def register_scan(field, xyz, *, rng, library=None, quantile=PROPOSED):
         Of the shuffles.
     library : FragmentLibrary, optional
         Of the rotamers.
-    quantile : float
-        Share of shuffled sequences whose largest gain a proposal has to exceed (`shuffled_threshold`).
+    count : int
+        Proposals at most.
 
     Returns
     -------
-    list of RegisterShift, largest gain first; none overlap.
+    list of RegisterShift, largest gain first; they may overlap, and the gain may lie below the threshold.
 
     Notes
     -----
     The support for each kind of residue is taken relative to its mean over the chain, which takes out how much density
     large side chains find anywhere. Where the model is wrong, a shuffled sequence does as well as the present one; so
-    the threshold rises with how much is wrong, and is 0 to 3 in a right model.
+    the threshold rises with how much is wrong, and is near 0 in a right model at 3 Å.
     """
     chains = field.chains
     support, _ = side_chain_support(field, xyz, names=THREE, library=library)
     support = support - support.mean(axis=0)
     codes = residue_codes(chains.names)
-    threshold = max(LEAST, shuffled_threshold(support, codes, chains.segment, rng=rng, quantile=quantile))
-    found, taken = [], np.zeros(len(chains), dtype=bool)
-    for first, last, shift, gain in sorted(
-        _best_stretches(support, codes, codes, chains.segment), key=lambda row: -row[3]
-    ):
-        low, high = min(first, first + shift), max(last, last + shift)
-        if gain > threshold and not taken[low : high + 1].any():
-            found.append(RegisterShift(int(first), int(last), shift, float(gain), threshold))
-            taken[low : high + 1] = True
-    return found
+    found = sorted(_best_stretches(support, codes, codes, chains.segment), key=lambda row: -row[3])[:count]
+    if not found or found[0][3] <= LEAST:
+        return []
+    threshold = shuffled_threshold(support, codes, chains.segment, rng=rng)
+    return [
+        RegisterShift(int(first), int(last), shift, float(gain), threshold)
+        for first, last, shift, gain in found
+        if gain > LEAST
+    ]
 
 
 def _best_stretches(support, codes, sequence, segment):
