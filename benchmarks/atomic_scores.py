@@ -147,7 +147,12 @@ def published_q(folder):
             told[int(cells[2])] = float(cells[5])
     both = [(s, told[n]) for s, n in zip(scores, rows.numbers) if n in told and np.isfinite(s)]
     one, two = np.array(both).T
-    return {"residues": len(both), "r": float(np.corrcoef(one, two)[0, 1]), "mean": float(one.mean()), "published": float(two.mean())}
+    return {
+        "residues": len(both),
+        "r": float(np.corrcoef(one, two)[0, 1]),
+        "mean": float(one.mean()),
+        "published": float(two.mean()),
+    }
 
 
 def main():
@@ -184,7 +189,9 @@ def main():
         result["ramachandran_residues"] = total
         result["emringer_worst"] = max(abs(mine[n]["emringer"] - theirs[n]["emringer"]) for n in theirs)
         result["cbeta_same"] = sum(mine[n]["cbeta"] == theirs[n]["cbeta"] for n in theirs)
-        pairs = [(mine[n]["clashscore"], theirs[n]["clashscore"]) for n in theirs if theirs[n]["clashscore"] is not None]
+        pairs = [
+            (mine[n]["clashscore"], theirs[n]["clashscore"]) for n in theirs if theirs[n]["clashscore"] is not None
+        ]
         result["clash_ratios"] = [round(a / b, 3) for a, b in pairs if b]
     print(json.dumps(result))
 
