@@ -18,7 +18,6 @@ import numpy as np
 
 from cryonb import atomic, io, simulate
 from cryonb.atomic.moves import shift_registers
-from cryonb.atomic.rebuild import suspicion
 from cryonb.atomic.residues import CA, OXYGEN, C
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "models" / "bm5"
@@ -80,7 +79,7 @@ def one_case(name, resolution, seed, protocol, library, workers):
     back = [bool(np.median(alpha[a:b]) < REGISTER) for a, b in stretches]
     return {
         "chain": name, "residues": len(truth), "resolution": resolution,
-        "auprc": average_precision(main_chain > WRONG, -suspicion(field, relaxed)),
+        "auprc": average_precision(main_chain > WRONG, result.probability_wrong_before),
         "shifts": len(stretches), "shifts_repaired": sum(back), "false_registers": len(false_moves),
         "flips": int(still.sum()), "flips_repaired": int((still & ~after).sum()),
         "flips_wrong_start": int(before.sum()), "flips_wrong_end": int(after.sum()),

@@ -331,6 +331,7 @@ def test_the_validation_map_is_not_seen_before_selection(short):
     assert clean.scores[0].ifsc_work == spoilt.scores[0].ifsc_work
     assert clean.scores[0].ifsc_free > spoilt.scores[0].ifsc_free + 0.1
     assert clean.supported and len(clean.confidence) == len(short)
+    assert ((clean.probability_wrong >= 0) & (clean.probability_wrong <= 1)).all()
 
 
 def test_bad_input_is_named(short):
@@ -373,7 +374,7 @@ def test_command_writes_model_moves_and_report(short, tmp_path, capsys):
     found = io.read_model(tmp_path / "out" / "model.cif")
     assert len(Chains.of(found)) == len(short)
     rows = (tmp_path / "out" / "residues.csv").read_text().splitlines()
-    assert rows[0] == "chain,residue,spread_angstrom,confidence" and len(rows) == len(short) + 1
+    assert rows[0] == "chain,residue,spread_angstrom,confidence,probability_wrong" and len(rows) == len(short) + 1
     assert "| MolProbity score |" in (tmp_path / "out" / "report.md").read_text()
     assert main(["refine-model", *halves, *rest[:2], "--resolution", "1.0", "--out", str(tmp_path / "bad")]) == 1
     assert "Nyquist" in capsys.readouterr().err

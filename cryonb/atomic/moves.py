@@ -3,7 +3,7 @@
 They are deterministic but for the shuffled sequences of the register scan, and take seconds for 200 residues.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -24,6 +24,8 @@ MARGIN = 4.0  # kJ/mol that a move has to gain
 FLIP_STEP, FLIP_LEAST = 15.0, 60.0  # degrees
 CANDIDATES = 3  # rotamers or planes that are minimised of those that are tried
 JUNCTION = 3  # residues on each side of where a shifted stretch joins the rest
+STRETCHED = ((2, 1), (1, 2), (5, 1), (1, 5), (4, 4))  # residues before and after a proposed stretch
+MOST_STRETCHED = 4  # proposals that are stretched: each costs some seconds
 BRIDGE_CA = 8.0  # Å between Cα of cysteines that a disulfide might join
 BRIDGE_CHI1 = 15.0  # degrees between the χ1 that are tried
 
@@ -298,16 +300,38 @@ def shift_registers(state: Field, xyz, *, rng, library=None, thorough=True):
     moves : list of Move
     """
     xyz, moves, taken = np.array(xyz), [], np.zeros(len(state.chains), dtype=bool)
+    stretches = MOST_STRETCHED
     for shift in register_scan(state, xyz, rng=rng, library=library):
         reach = slice(min(shift.first, shift.first + shift.shift), max(shift.last, shift.last + shift.shift) + 1)
         sure = shift.gain > shift.threshold
         if taken[reach].any() or not (sure or thorough):
             continue
-        xyz, move = shift_register(state, xyz, shift, library=library, margin=MARGIN if sure else 10 * MARGIN)
+        margin = MARGIN if sure else 10 * MARGIN
+        found, move = shift_register(state, xyz, shift, library=library, margin=margin)
+        if move is None and thorough and stretches:
+            stretches -= 1
+            tried = [
+                shift_register(state, xyz, other, library=library, margin=margin) for other in _stretched(state, shift)
+            ]
+            found, move = max(tried, key=lambda pair: _energy_gain(pair[1]), default=(xyz, None))
         if move is not None:
+            xyz = found
             moves.append(move)
             taken[reach] = True
     return xyz, moves
+
+
+def _stretched(state, shift):
+    """The same shift of longer stretches: where side chains say little, its ends do not show in the scan."""
+    own = np.flatnonzero(state.chains.segment == state.chains.segment[shift.first])
+    for before, after in STRETCHED:
+        first, last = shift.first - before, shift.last + after
+        if min(first, first + shift.shift) >= own[0] and max(last, last + shift.shift) <= own[-1]:
+            yield replace(shift, first=first, last=last)
+
+
+def _energy_gain(move):
+    return -np.inf if move is None else move.evidence["energy_before"] - move.evidence["energy_after"]
 
 
 def shift_register(state: Field, xyz, shift: RegisterShift, *, library=None, margin=MARGIN):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..types import AtomicModel, Volume
+from .errors import probability_wrong
 from .minimise import Field, map_weight
 from .rebuild import Protocol, rebuild, training_map
 from .residues import CA, Chains
@@ -39,6 +40,11 @@ class Refinement:
         Å (`cryonb.atomic.select.spread`).
     confidence : ndarray (n,)
         Share of the models whose Cα lies within 1 Å of the chosen one's.
+    probability_wrong : ndarray (n,)
+        That the residue's main chain is wrong by over 1 Å (`cryonb.atomic.errors.probability_wrong`), of ``model``
+        against the mean of the half maps.
+    probability_wrong_before : ndarray (n,)
+        Of the completed model that came, against the training map.
     supported : bool
         Whether the training map speaks for the model at all.
     notes : tuple of str
@@ -54,6 +60,8 @@ class Refinement:
     sites: tuple
     spread: np.ndarray
     confidence: np.ndarray
+    probability_wrong: np.ndarray
+    probability_wrong_before: np.ndarray
     supported: bool
     notes: tuple
 
@@ -122,17 +130,29 @@ def refine_model(
     scores = score_models(models, half_map_1, half_map_2, resolution, seeds=[result.seed for result in made])
     best = choose(scores)
     xyz = made[best].xyz
+    full = half_map_1.with_data((half_map_1.data + half_map_2.data) / 2)
     if supported:
-        full = half_map_1.with_data((half_map_1.data + half_map_2.data) / 2)
         xyz = _finish(chains.moved(xyz), full, resolution, Protocol() if protocol is None else protocol, library)
     alpha = np.array([result.xyz[:, CA] for result in made])
     near = np.linalg.norm(alpha - made[best].xyz[:, CA], axis=2) < AGREE
+    final = chains.moved(xyz).to_model()
     return Refinement(
-        model=chains.moved(xyz).to_model(), models=tuple(models), chosen=best, scores=tuple(scores),
+        model=final, models=tuple(models), chosen=best, scores=tuple(scores),
         start=score_models([chains.to_model()], half_map_1, half_map_2, resolution, seeds=[-1])[0],
         moves=made[best].moves, sites=chains.sites, spread=spread([result.xyz for result in made]),
-        confidence=near.mean(axis=0), supported=supported, notes=tuple(notes),
+        confidence=near.mean(axis=0), probability_wrong=_wrong(final, chains, full, resolution),
+        probability_wrong_before=_wrong(chains.to_model(), chains, half_map_1, resolution),
+        supported=supported, notes=tuple(notes),
     )  # fmt: skip
+
+
+def _wrong(model, chains, volume, resolution):
+    """P(wrong) of the chains' residues; NaN where the detector does not know a residue."""
+    found = probability_wrong(model, volume, resolution)
+    rows = found.residues
+    columns = zip(rows.chains, rows.numbers, rows.insertions, found.backbone)
+    sites = {(str(c), f"{n}{str(i).strip()}"): p for c, n, i, p in columns}
+    return np.array([sites.get((chain, number), np.nan) for chain, number in chains.sites])
 
 
 def _same_grid(first, second):

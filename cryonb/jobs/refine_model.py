@@ -37,7 +37,7 @@ def execute(options):
 
     Notes
     -----
-    Writes ``model.cif``; ``models/``, one mmCIF for each seed; ``residues.csv`` with spread and confidence;
+    Writes ``model.cif``; ``models/``, one mmCIF for each seed; ``residues.csv`` with spread, confidence and P(wrong);
     ``moves.json``; ``report.md``; ``summary.json``. The same command goes on where it was stopped.
     """
     from .. import atomic, io
@@ -84,9 +84,9 @@ def _write(path, content):
 def _residues(found):
     table = text.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["chain", "residue", "spread_angstrom", "confidence"])
-    for (chain, number), spread, confidence in zip(found.sites, found.spread, found.confidence):
-        writer.writerow([chain, number, f"{spread:.3f}", f"{confidence:.2f}"])
+    writer.writerow(["chain", "residue", "spread_angstrom", "confidence", "probability_wrong"])
+    for (chain, number), *row in zip(found.sites, found.spread, found.confidence, found.probability_wrong):
+        writer.writerow([chain, number, *(f"{value:.3f}" for value in row)])
     return table.getvalue()
 
 
