@@ -25,18 +25,18 @@ NETS, HIDDEN = 4, (24, 12)
 def relaxed(model, half, resolution):
     """The model after local minimisation in a half map; the same atoms in the same order."""
     from cryonb import protein
-    from cryonb.atomic.minimise import Field
-    from cryonb.atomic.rebuild import training_map
-    from cryonb.atomic.residues import Chains, atom_names
+    from cryonb.atomic import minimise, rebuild
+    from cryonb.atomic import residues as arrays
 
-    chains = Chains.of(model)
-    field = Field(chains, training_map(half, chains, resolution), map_weight=MAP_WEIGHT[resolution])
+    chains = arrays.Chains.of(model)
+    seen = rebuild.training_map(half, chains, resolution)
+    field = minimise.Field(chains, seen, map_weight=MAP_WEIGHT[resolution])
     xyz = chains.xyz
     for _ in range(3):
         xyz, _ = field.window(range(len(chains)), xyz).minimise(xyz, steps=RELAX_STEPS // 3)
     rows, coordinates = protein.residues(model), model.coordinates
     for row, atoms in enumerate(rows.atoms):
-        for slot, name in enumerate(atom_names(str(chains.names[row]))):
+        for slot, name in enumerate(arrays.atom_names(str(chains.names[row]))):
             if name in atoms:
                 coordinates[atoms[name]] = xyz[row, slot]
     return protein.with_atoms(model, coordinates=coordinates)

@@ -3,6 +3,7 @@
 Nothing here computes a number that a reader might want, and nothing calls ``show``.
 """
 
+from .atoms import q_strip, ramachandran, suspicion_strip
 from .bayes import (
     angular_error,
     class_averages,
@@ -63,6 +64,8 @@ __all__ = [
     "path",
     "png",
     "projection_montage",
+    "q_strip",
+    "ramachandran",
     "recovered",
     "reslog",
     "responsibilities",
@@ -71,5 +74,6 @@ __all__ = [
     "spectrum",
     "surface",
     "surface_strip",
+    "suspicion_strip",
     "thon_rings",
 ]
