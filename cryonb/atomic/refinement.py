@@ -6,8 +6,9 @@ import numpy as np
 
 from ..types import AtomicModel, Volume
 from .errors import probability_wrong
+from .finish import refine_b_factors
 from .minimise import Field, map_weight
-from .rebuild import Protocol, rebuild, training_map
+from .rebuild import LARGE, Protocol, rebuild, training_map
 from .residues import CA, Chains
 from .select import ModelScore, choose, score_models, spread
 
@@ -23,7 +24,8 @@ class Refinement:
     Parameters
     ----------
     model : AtomicModel
-        The chosen one, its coordinates at the end against the mean of the half maps.
+        The chosen one, its coordinates and B factors (one per residue) at the end against the mean of the half maps;
+        above 1,200 residues B factors stay, and coordinates end without the full force field.
     models : tuple of AtomicModel
         One for each seed, as they were rebuilt in the first half map.
     chosen : int
@@ -110,6 +112,7 @@ def refine_model(
 
     Notes
     -----
+    The voxel size is taken as it is; `cryonb.atomic.finish.calibrate_map` mends it beforehand. The protocol is that of
     Wang et al., eLife 5:e17219 (2016), with directed moves before fragments. The second half map is read only after
     the last model is made. What is not protein stays where it is and keeps the protein out.
     """
@@ -136,6 +139,8 @@ def refine_model(
     alpha = np.array([result.xyz[:, CA] for result in made])
     near = np.linalg.norm(alpha - made[best].xyz[:, CA], axis=2) < AGREE
     final = chains.moved(xyz).to_model()
+    if supported and len(chains) <= LARGE:
+        final = refine_b_factors(final, full, resolution, steps=40)
     return Refinement(
         model=final, models=tuple(models), chosen=best, scores=tuple(scores),
         start=score_models([chains.to_model()], half_map_1, half_map_2, resolution, seeds=[-1])[0],
@@ -189,7 +194,7 @@ def _finish(chains, full, resolution, protocol, library):
     volume = training_map(full, chains, resolution)
     field = Field(chains, volume, map_weight=map_weight(resolution), ramachandran=protocol.ramachandran)
     xyz, _ = field.window(range(len(chains)), chains.xyz).minimise(chains.xyz, steps=30)
-    if protocol.anneal and len(chains) <= 1200:
+    if protocol.anneal and len(chains) <= LARGE:
         from .anneal import Annealer
 
         annealer = Annealer(chains.moved(xyz), ramachandran=protocol.ramachandran)
