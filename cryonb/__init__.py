@@ -13,7 +13,7 @@ _ROOMS = (
     "fourier", "rotations",
     "types",
     "io", "ctf", "projection", "filters", "alignment", "parallel",
-    "samples", "simulate", "bayes", "reconstruction", "resolution", "manifold",
+    "samples", "simulate", "picking", "bayes", "reconstruction", "resolution", "manifold",
     "plot", "widgets", "tour",
 )  # fmt: skip
 __all__ = [*_NOUNS, *_ROOMS]

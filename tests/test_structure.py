@@ -15,7 +15,7 @@ LAYERS = [
     ["fourier", "rotations"],
     ["types"],
     ["io", "ctf", "projection", "filters", "alignment", "parallel"],
-    ["samples", "simulate", "motion", "defocus", "bayes", "reconstruction", "resolution", "manifold"],
+    ["samples", "simulate", "motion", "defocus", "picking", "bayes", "reconstruction", "resolution", "manifold"],
     ["plot"],
     ["widgets"],
     ["jobs", "tour"],
