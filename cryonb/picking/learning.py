@@ -39,7 +39,20 @@ class Candidates:
     def __init__(self, prepared, places, blob, blob_threshold, maps):
         self.prepared, self.places, self.blob, self.maps = prepared, places, blob, maps
         self.blob_threshold = blob_threshold
+        self._own = None
         self.features = features_at(maps, places)
+
+    def own_logit(self, features=None):
+        """Log odds by what the micrograph says of itself: of the candidates, or of other ``features`` (m, k)."""
+        if self._own is None:
+            self._own = _own_model(self) or "blobs"
+        if self._own == "blobs":
+            score = self.blob if features is None else self._nearest_blob(features)
+            return 2 * (score - self.blob_threshold)
+        return self._own.decision_function(self.features if features is None else features)
+
+    def _nearest_blob(self, features):
+        return self.blob[cKDTree(self.features).query(features)[1]]
 
     def picks(self, score, threshold):
         """Candidates of at least a score, well apart: `Picks`."""
@@ -100,7 +113,7 @@ def pick_without_model(micrograph, diameter, *, threshold=0.0):
     come from outside. Where fewer than ten places are sure, the blob score alone decides.
     """
     candidates = micrograph if isinstance(micrograph, Candidates) else propose(micrograph, diameter)
-    return candidates.picks(_own_logit(candidates, _own_model(candidates)), threshold)
+    return candidates.picks(candidates.own_logit(), threshold)
 
 
 class ClickPicker:
@@ -117,8 +130,8 @@ class ClickPicker:
 
     Notes
     -----
-    A logistic regression whose offset is the log odds of `pick_without_model` as learnt on the first micrograph that
-    was clicked; the clicks correct it, and until both kinds have been clicked it decides alone. `suggest` names the
+    A logistic regression whose offset is the log odds of `pick_without_model` of each micrograph; the clicks
+    correct it, and until both kinds have been clicked it decides alone. `suggest` names the
     places about which the picker is least certain (uncertainty sampling, Lewis & Gale 1994).
 
     Examples
@@ -129,7 +142,7 @@ class ClickPicker:
 
     def __init__(self, diameter):
         self.diameter = float(diameter)
-        self._rows, self._labels, self._own, self._model = [], [], None, None
+        self._rows, self._labels, self._offset, self._model = [], [], [], None
 
     @property
     def n_clicks(self):
@@ -167,9 +180,8 @@ class ClickPicker:
         away, nearest = cKDTree(candidates.places).query(places)
         close = away < candidates.prepared.diameter_px / 4
         rows = features_at(candidates.maps, np.where(close[:, None], candidates.places[nearest], places))
-        if self._own is None:
-            self._own = _own_model(candidates)
         self._rows.extend(rows)
+        self._offset.extend(candidates.own_logit(rows))
         self._labels.extend(labels.tolist())
         self._fit()
 
@@ -212,7 +224,7 @@ class ClickPicker:
         return centres[:n]
 
     def _score(self, candidates):
-        own = _own_logit(candidates, self._own if self._own is not None else _own_model(candidates))
+        own = candidates.own_logit()
         if self._model is None:
             return own
         return np.clip(own, -4, 4) + _bounded(candidates.features) @ self._model[:-1] + self._model[-1]
@@ -221,7 +233,7 @@ class ClickPicker:
         if len(set(self._labels)) < 2:
             return
         rows, labels = np.array(self._rows), np.array(self._labels)
-        own = self._own.decision_function(rows) if self._own is not None else np.zeros(len(rows))
+        own = np.array(self._offset)
         self._model = _corrections(_bounded(rows), np.clip(own, -4, 4), labels)
 
 
@@ -256,11 +268,3 @@ def _own_model(candidates):
 
     model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=1000))
     return model.fit(candidates.features[chosen], sure[chosen])
-
-
-def _own_logit(candidates, model):
-    return (
-        2 * (candidates.blob - candidates.blob_threshold)
-        if model is None
-        else model.decision_function(candidates.features)
-    )

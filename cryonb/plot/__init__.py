@@ -18,6 +18,7 @@ from .ctf import contrast_transfer, thon_rings
 from .defocus import ctf_fit, equiphase_average
 from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered
 from .micrographs import drift, micrograph
+from .picking import picks, precision_recall
 from .resolution import (
     corrected_fsc,
     directional_fsc,
@@ -67,7 +68,9 @@ __all__ = [
     "occupancy",
     "orientation_distribution",
     "path",
+    "picks",
     "png",
+    "precision_recall",
     "projection_montage",
     "recovered",
     "reslog",
