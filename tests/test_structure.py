@@ -15,7 +15,7 @@ LAYERS = [
     ["fourier", "rotations"],
     ["types"],
     ["io", "ctf", "projection", "filters", "alignment", "parallel", "protein"],
-    ["samples", "simulate", "motion", "defocus", "bayes", "reconstruction", "resolution", "manifold", "atomic"],
+    ["samples", "simulate", "motion", "defocus", "picking", "bayes", "reconstruction", "resolution", "manifold", "atomic"],
     ["plot"],
     ["widgets"],
     ["jobs", "tour"],

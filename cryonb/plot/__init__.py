@@ -20,6 +20,7 @@ from .defocus import ctf_fit, equiphase_average
 from .doubts import checks, condition_difference
 from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered
 from .micrographs import drift, micrograph
+from .picking import picks, precision_recall
 from .resolution import (
     corrected_fsc,
     directional_fsc,
@@ -71,7 +72,9 @@ __all__ = [
     "occupancy",
     "orientation_distribution",
     "path",
+    "picks",
     "png",
+    "precision_recall",
     "projection_montage",
     "q_strip",
     "ramachandran",
