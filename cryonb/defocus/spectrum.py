@@ -184,7 +184,8 @@ def default_tile(micrograph):
 
 def _without_spikes(data):
     """Clipped one range beyond the range of all but a thousandth of the pixels at either end."""
-    low, high = np.percentile(data.ravel()[:: max(1, data.size // 200_000)], [0.1, 99.9])
+    # in the data's own precision: in double the transforms would take three times as long
+    low, high = np.percentile(data.ravel()[:: max(1, data.size // 200_000)], [0.1, 99.9]).astype(data.dtype)
     span = high - low
     return np.clip(data, low - span, high + span) if span > 0 else data
 
