@@ -132,6 +132,14 @@ def test_particles_carbon_and_crystals_do_not_mislead():
     assert abs(fit.ctf.defocus_u - 14_500) < 60 and abs(fit.ctf.defocus_v - 13_900) < 60
 
 
+def test_hot_pixels_do_not_matter(astigmatic):
+    _, picture, fit = astigmatic
+    hot = picture.data.copy()
+    hot[100, 200], hot[700, 31] = 1e9, -1e6
+    found = defocus.fit_defocus(Micrograph(hot, 1.5), OPTICS, rng=1)
+    assert abs(found.ctf.defocus_u - fit.ctf.defocus_u) < 0.3 * fit.error[0] and not found.failed
+
+
 def test_phase_shift_is_found_with_the_defocus():
     lens = CTF(12_000, 11_500, 45, phase_shift=70, b_factor=60)
     fit = defocus.fit_defocus(ice(lens, amorphous=0.3), OPTICS, phase_shift=(0, 150), rng=0)

@@ -211,7 +211,8 @@ def _doubt(fit, rings, defocus):
     if not rings.gain > LEAST_GAIN:
         return f"no rings: they raise the log-likelihood by {rings.gain:.0f}, expected {LEAST_GAIN:g} or more"
     if not fit.resolution <= max(COARSEST, 2.5 / (2 * fit.spectrum.nyquist)):
-        return f"no rings beyond {fit.resolution:.3g} Å"
+        seen = f"beyond {fit.resolution:.3g} Å" if np.isfinite(fit.resolution) else "that agree with the fit"
+        return f"no rings {seen}"
     if not defocus[0] <= mean <= defocus[1]:
         return f"edge: {mean:.0f} Å lies outside the range of {defocus[0]:g} to {defocus[1]:g} Å"
     ice = ice_ring(fit.spectrum)
