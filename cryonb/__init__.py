@@ -13,7 +13,8 @@ _ROOMS = (
     "fourier", "rotations",
     "types",
     "io", "ctf", "projection", "filters", "alignment", "parallel", "protein",
-    "samples", "simulate", "bayes", "reconstruction", "resolution", "manifold", "atomic",
+    "samples", "simulate", "motion", "defocus", "picking", "bayes", "reconstruction", "resolution", "manifold",
+    "atomic",
     "plot", "widgets", "tour",
 )  # fmt: skip
 __all__ = [*_NOUNS, *_ROOMS]

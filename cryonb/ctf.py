@@ -9,7 +9,7 @@ import numpy as np
 
 from . import fourier
 
-__all__ = ["apply", "evaluate", "grid", "phase_flip"]
+__all__ = ["apply", "evaluate", "grid", "phase", "phase_flip"]
 
 
 def evaluate(ctf, kx, ky):
@@ -39,10 +39,22 @@ def evaluate(ctf, kx, ky):
     0.07
     """
     kx, ky = np.asarray(kx, dtype=np.float64), np.asarray(ky, dtype=np.float64)
+    return np.sin(phase(ctf, kx, ky)) * np.exp(-0.25 * _column(ctf.b_factor, kx.ndim) * (kx**2 + ky**2))
+
+
+def phase(ctf, kx, ky):
+    """The phase χ whose sine is the CTF, in radians. Parameters and shapes as in `evaluate`.
+
+    Examples
+    --------
+    >>> from cryonb.types import CTF
+    >>> round(float(np.sin(phase(CTF(1e4, 1e4, amplitude_contrast=0.2), 0.0, 0.0))), 6)
+    0.2
+    """
+    kx, ky = np.asarray(kx, dtype=np.float64), np.asarray(ky, dtype=np.float64)
 
     def column(value):
-        value = np.asarray(value)
-        return value.reshape(-1, *[1] * kx.ndim) if value.ndim else value
+        return _column(value, kx.ndim)
 
     k_squared = kx**2 + ky**2
     wavelength = column(ctf.wavelength)
@@ -52,8 +64,13 @@ def evaluate(ctf, kx, ky):
     defocus_k_squared = 0.5 * (u + v) * k_squared + 0.5 * (u - v) * k_squared_cosine
     chi = np.pi * wavelength * defocus_k_squared
     chi = chi - 0.5 * np.pi * column(ctf.cs_mm) * 1e7 * wavelength**3 * k_squared**2
-    chi = chi + np.radians(column(ctf.phase_shift)) + np.arcsin(column(ctf.amplitude_contrast))
-    return np.sin(chi) * np.exp(-0.25 * column(ctf.b_factor) * k_squared)
+    return chi + np.radians(column(ctf.phase_shift)) + np.arcsin(column(ctf.amplitude_contrast))
+
+
+def _column(value, ndim):
+    """One value for each of n images, against frequencies of ``ndim`` axes."""
+    value = np.asarray(value)
+    return value.reshape(-1, *[1] * ndim) if value.ndim else value
 
 
 def grid(ctf, size_px, pixel_size):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.transform import Rotation
 
 from cryonb import bayes, ctf, filters, parallel, projection
 from cryonb.bayes import PolarGrid, _kernels, averages
@@ -103,6 +104,20 @@ def test_result_tells_what_was_done(result):
     assert record.correlation.shape == record.prior.shape == (4, SIZE // 2 + 1)
     assert not record.local and 0 < record.pmax <= 1 and record.entropy >= 0
     assert np.median(record.noise[0, 8:]) == pytest.approx(SIZE**2 / 2, rel=0.1)  # variance 1 in every pixel
+
+
+def test_single_poses_are_kept_best_first(result):
+    top = result.top
+    assert top.weight.shape[0] == 240 and (np.diff(top.weight) <= 0).all()
+    assert (top.weight.sum(1) <= 1 + 1e-5).all()
+    sure = result.pmax > 0.5
+    assert np.allclose(top.weight[sure, 0], result.pmax[sure], rtol=0.02)  # of those above a thousandth of the best
+    assert sure.sum() > 20 and np.array_equal(top.label[sure, 0], result.label[sure])
+    best = Rotation.from_matrix(top.matrix[:, 0])
+    assert np.abs(best.as_matrix()[:, 2, 2] - 1).max() < 1e-6
+    turned = np.degrees((best * result.poses.rotation.inv()).magnitude())
+    assert np.median(turned) < 4 and np.abs(top.shift[:, 0] - result.shift)[sure].max() < PIXEL
+    assert top.weight[:, 1:].any() and (top.matrix[top.weight == 0] == 0).all()
 
 
 def test_likelihood_agrees_with_a_direct_one(planted, views):

@@ -201,13 +201,13 @@ def test_occupancy_is_stacked_to_one_hundred(records):
 
 
 def test_class_averages_come_largest_first():
-    from cryonb.bayes import Classification2D
+    from cryonb.bayes import Classification2D, TopPoses
 
     probability = np.repeat([[1.0, 0, 0], [0, 0, 1.0], [0, 1.0, 0]], [3, 5, 2], axis=0)
     n, spectrum = len(probability), np.ones((3, 9))
     result = Classification2D(
         np.random.default_rng(0).random((3, 16, 16)), 4.0, probability, np.zeros(n), np.zeros((n, 2)), np.ones(n),
-        np.zeros(n, int), spectrum, spectrum[:1], [],
+        np.zeros(n, int), spectrum, spectrum[:1], [], TopPoses.empty(n, 1),
     )  # fmt: skip
     ax = plot.class_averages(result, columns=2)
     titles = [text.get_text() for text in ax.texts if "%" in text.get_text()]

@@ -11,7 +11,19 @@ if importlib.util.find_spec("nglview") is None or importlib.util.find_spec("ipym
     # not importorskip, which would import nglview before the shim that these tests are about
     pytest.skip("nglview and ipympl are not installed: pip install '.[lab]'", allow_module_level=True)
 
-from cryonb import CTF, EnergyLandscape, Poses, Volume, projection, reconstruction, rotations, simulate, widgets  # noqa: E402
+from cryonb import (  # noqa: E402
+    CTF,
+    EnergyLandscape,
+    Micrograph,
+    Poses,
+    Volume,
+    defocus,
+    projection,
+    reconstruction,
+    rotations,
+    simulate,
+    widgets,
+)
 from cryonb.widgets import ngl  # noqa: E402
 
 PNG = b"\x89PNG"
@@ -116,6 +128,10 @@ def test_no_control_is_without_a_label(volume, explorer):
         widgets.ImageFormation(volume, radius=60, rng=0),
         widgets.DensityMovie([volume], level=0.01),
         widgets.BackProjection(np.eye(16), pixel_size=4.0),
+        widgets.ThonRings(
+            defocus.estimate_spectrum(Micrograph(np.random.default_rng(0).standard_normal((256, 256)), 4.0)),
+            CTF(0.0, 0.0),
+        ),
         explorer,
     ]
     for panel in panels:
@@ -199,12 +215,12 @@ def test_the_responsibilities_panel_shows_the_iteration_and_the_image_of_its_sli
 
 
 def test_ticked_classes_give_their_particles():
-    from cryonb.bayes import Classification2D
+    from cryonb.bayes import Classification2D, TopPoses
 
     probability = np.eye(3)[[0, 1, 2, 1, 0, 1]]
     classes = Classification2D(
         np.random.default_rng(0).normal(size=(3, 16, 16)), 4.0, probability, np.zeros(6), np.zeros((6, 2)), np.ones(6),
-        np.zeros(6, int), np.zeros((3, 9)), np.ones((1, 9)), [],
+        np.zeros(6, int), np.zeros((3, 9)), np.ones((1, 9)), [], TopPoses.empty(6, 1),
     )  # fmt: skip
     panel = widgets.ClassSelection(classes, chosen=[0])
     assert panel.result.tolist() == [0, 4]

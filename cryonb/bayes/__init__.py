@@ -12,12 +12,12 @@ from .classify_images import classify_2d
 from .expectation import Model, Posterior, Statistics, expectation
 from .initial_model import InitialModel, initial_model
 from .polar import PolarGrid
-from .records import Classification, Classification2D, Iteration, Refinement
+from .records import Classification, Classification2D, Iteration, Refinement, TopPoses
 from .refine import refine
 from .search import Sampling
 
 __all__ = [
     "ClassChoice", "Classification", "Classification2D", "InitialModel", "Iteration", "Model", "PolarGrid", "Posterior",
-    "Refinement", "Sampling", "Statistics", "baseline", "choose_classes", "classify_2d", "classify_3d", "expectation",
-    "initial_model", "refine",
+    "Refinement", "Sampling", "Statistics", "TopPoses", "baseline", "choose_classes", "classify_2d", "classify_3d",
+    "expectation", "initial_model", "refine",
 ]  # fmt: skip

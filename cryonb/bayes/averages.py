@@ -14,9 +14,10 @@ from cryonb import parallel, projection
 
 from . import _kernels
 from .coarse import BLOCK_COLUMNS, DEPTH, global_scores
-from .fine import THRESHOLD
+from .fine import KEPT, THRESHOLD
 from .observations import observe
 from .polar import PolarGrid
+from .records import TopPoses
 from .scores import AngleTables, angle_table, image_columns, products, shifted_images, turned_images
 from .search import shift_grid
 from .slices import SliceBank, ring_power, weight_samples
@@ -127,7 +128,9 @@ class _Pass:
         self.posterior = {
             "probability": np.zeros((n, n_k)), "psi": np.zeros(n), "shift_px": np.zeros((n, 2)), "pmax": np.zeros(n),
             "entropy": np.zeros(n), "log_evidence": np.zeros(n),
-            "class_evidence": np.zeros((n, n_k)),
+            "class_evidence": np.zeros((n, n_k)), "top_weight": np.zeros((n, KEPT), dtype=np.float32),
+            "top_class": np.zeros((n, KEPT), dtype=np.int16), "top_psi": np.zeros((n, KEPT)),
+            "top_shift_px": np.zeros((n, KEPT, 2), dtype=np.float32),
         }  # fmt: skip
         self.buffer = None
 
@@ -200,6 +203,13 @@ class _Pass:
         peak = score[near, row].astype(np.float64)
         posterior["psi"][i] = np.degrees(np.angle(peak.sum(1) @ np.exp(1j * angles[near])))
         posterior["shift_px"][i] = peak.sum(0) @ offset / peak.sum()
+        flat = score.ravel()
+        meant = np.flatnonzero(flat)
+        top = meant[np.argsort(-flat[meant], kind="stable")[:KEPT]]
+        psi, row, shift = np.unravel_index(top, score.shape)
+        kept = i, slice(len(top))
+        posterior["top_weight"][kept], posterior["top_class"][kept] = flat[top], rows[row]
+        posterior["top_psi"][kept], posterior["top_shift_px"][kept] = angles[psi], offset[shift]
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,6 +252,10 @@ class PlanarPosterior:
         Å, mean of the best peak.
     pmax, entropy, log_evidence : ndarray (n,)
         As in `expectation.Posterior`.
+    class_evidence : ndarray (n, K)
+        Log evidence of each class, of the coarse pass.
+    top : TopPoses
+        With rot and tilt 0.
     """
 
     probability: np.ndarray
@@ -251,6 +265,7 @@ class PlanarPosterior:
     entropy: np.ndarray
     log_evidence: np.ndarray
     class_evidence: np.ndarray
+    top: TopPoses
 
 
 def average_expectation(task, fold, *, index=None, workers=1):
@@ -285,9 +300,14 @@ def average_expectation(task, fold, *, index=None, workers=1):
     place = np.empty(len(fold), dtype=np.int64)
     place[rows.pop("index")] = np.arange(len(index))
     rows = {name: value[place[index]] for name, value in rows.items()}
-    shift = rows.pop("shift_px") * task.particles.pixel_size
+    pixel = task.particles.pixel_size
+    shift, turned = rows.pop("shift_px") * pixel, np.zeros((*rows["top_psi"].shape, 3, 3), np.float32)
+    c, s = np.cos(rows["top_psi"]), np.sin(rows.pop("top_psi"))
+    turned[..., 0, 0], turned[..., 0, 1], turned[..., 1, 0], turned[..., 1, 1], turned[..., 2, 2] = c, -s, s, c, 1
+    turned[rows["top_weight"] == 0] = 0
+    top = TopPoses(rows.pop("top_weight"), rows.pop("top_class"), turned, rows.pop("top_shift_px") * pixel)
     sums = AverageSums(values, weights, class_count=rows["probability"].sum(0), **found["rest"])
-    return sums, PlanarPosterior(shift=shift, **rows)
+    return sums, PlanarPosterior(shift=shift, top=top, **rows)
 
 
 def _merge(total, item):

@@ -12,12 +12,13 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from tqdm.auto import tqdm
 
-from cryonb import fourier, parallel
+from cryonb import parallel
 
 from .classes import Job, Settings, State
 from .classify import consensus
 from .expectation import expectation
 from .inputs import fit_references
+from .merging import halved, merged, nearest_pairs
 from .model import check_input, fingerprint
 from .records import Classification
 
@@ -27,8 +28,6 @@ HELD_OUT = 0.25  # share of the particles that judge
 SPREAD, FINISH = 8, 12  # iterations at most with too many classes, and with the right number
 RELAX = 2  # iterations after a merging or a change of T
 SAVED = ("phase", "made", "untried", "class_evidence", "tau_evidence", "noise", "shell", "chosen_at")
-SPLIT = 6  # iterations in which a class's own particles part
-LEAST = 10  # particles of either half that a class needs
 TRIES = 3  # pairs that are merged on trial
 
 
@@ -270,8 +269,8 @@ class _Search:
     def merge(self):
         """One class fewer: of a few pairs that images can hardly tell apart, the one that costs least evidence."""
         found = None
-        for pair in self.pairs()[:TRIES]:
-            trial = self.merged(*pair)
+        for pair in nearest_pairs(self.job, self.state, self.shell)[:TRIES]:
+            trial = merged(self.job, self.state, *pair)
             evidence = self.relaxed(trial)
             if found is None or evidence.mean() > found[1].mean():
                 found = trial, evidence
@@ -287,7 +286,7 @@ class _Search:
         made = None
         if self.untried and len(self.best.weights) < self.job.settings.n_classes:
             k, *self.untried = self.untried
-            made = self.halved(k)
+            made = halved(self.job, self.best, k, self.shell)
         if made is not None:
             count, evidence = len(made.weights), self.relaxed(made)
             if _better(evidence, self.class_evidence[count - 2]):
@@ -298,73 +297,6 @@ class _Search:
             self.state = self.best
             self.enter("temper")
         return made
-
-    def halved(self, k):
-        """A copy of the best state in which class k has become two, the last; None where it has too few particles."""
-        job, best = self.job, self.best
-        whole = job.used
-        job.used = whole & (best.probability.argmax(1) == k)
-        pair = None
-        if min(len(job.members(side)) for side in job.sides) >= 2 * LEAST:
-            pair = job.fresh([best.maps[side, k] for side in (0, 1)], best.noise, 2, self.shell)
-            pair.norm, pair.group_scale = best.norm, best.group_scale
-            job.split(pair, np.random.default_rng([job.settings.seed, 4, len(best.weights), k]))
-            for _ in range(SPLIT):
-                job.iterate(pair)
-        job.used = whole
-        if pair is None:
-            return None
-        state = copy.deepcopy(best)
-        parts = pair.difference + (pair.consensus - best.consensus)[:, None]
-        state.difference = np.concatenate([np.delete(state.difference, k, 1), parts], 1)
-        state.maps = np.concatenate([np.delete(state.maps, k, 1), pair.maps], 1)
-        state.joined = np.concatenate([np.delete(state.joined, k, 0), pair.joined])
-        state.weights = np.append(np.delete(state.weights, k), best.weights[k] * pair.weights)
-        shared = best.probability[:, k, None] * pair.probability
-        state.probability = np.concatenate([np.delete(state.probability, k, 1), shared], 1)
-        label = state.top.label
-        label[label == k] = len(best.weights)  # which of the two the next iteration says
-        label[label > k] -= 1
-        for side in job.sides:
-            job.refilter(state, side)
-        return state
-
-    def pairs(self):
-        """Pairs of classes, those that the images can tell apart least first.
-
-        By Ward's criterion, with the cross-spectrum of the halves instead of a power: noise does not count.
-        """
-        state, mask = self.state, self.job.mask
-        count = state.probability[self.job.used].sum(0)
-        shells = np.arange(1, int(self.shell) + 1)
-        weight = shells / state.noise.mean(0)[shells]
-        first, second = ([fourier.transform(data * mask) for data in half] for half in state.difference)
-        cost = {}
-        for b in range(len(count)):
-            for a in range(b):
-                cross = ((first[a] - first[b]) * (second[a] - second[b]).conj()).real
-                shared = count[a] * count[b] / max(count[a] + count[b], 1e-9)
-                cost[a, b] = shared * float(fourier.shell_mean(cross, ndim=3)[shells] @ weight)
-        return sorted(cost, key=cost.get)
-
-    def merged(self, a, b):
-        """A copy of the state in which class b is part of class a."""
-        state = copy.deepcopy(self.state)
-        count = state.probability[self.job.used].sum(0)[[a, b]]
-        share = count / max(count.sum(), 1e-9)
-        for volumes in (state.difference.swapaxes(0, 1), state.joined):
-            volumes[a] = share[0] * volumes[a] + share[1] * volumes[b]
-        state.probability[:, a] += state.probability[:, b]
-        state.weights[a] += state.weights[b]
-        state.difference, state.maps = np.delete(state.difference, b, 1), np.delete(state.maps, b, 1)
-        state.joined, state.weights = np.delete(state.joined, b, 0), np.delete(state.weights, b)
-        state.probability = np.delete(state.probability, b, 1)
-        label = state.top.label
-        label[label == b] = a
-        label[label > b] -= 1
-        for side in self.job.sides:
-            self.job.refilter(state, side)
-        return state
 
     def temper(self):
         """Another T, with K classes; the best of them when all are known."""

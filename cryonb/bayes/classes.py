@@ -102,9 +102,9 @@ class Job:
         self.contrast = Contrast.of(particles) if contrast is None else contrast
         self.used = np.ones(len(particles), dtype=bool)  # the others neither make volumes nor are looked at
 
-    def start(self, volumes):
+    def start(self, volumes, n_classes=None):
         """Low-passed references on the grey scale; from one, classes that random parts of the particles make."""
-        particles, n_k = self.particles, self.settings.n_classes
+        particles, n_k = self.particles, n_classes or self.settings.n_classes
         rng = np.random.default_rng([self.settings.seed, 1])
         noise = initial_noise(particles, rng=rng)
         shell = max(particles.box_size / self.settings.initial_resolution, 2.0)

@@ -11,10 +11,13 @@ from cryonb.types import Volume
 from .classes import Job, Settings, State
 from .contrast import Contrast
 from .inputs import fit_references
+from .merging import LEAST, merged, nearest_pairs
 from .model import check_input, fingerprint
 from .refine import refine
 
 __all__ = ["classify_3d", "consensus"]
+
+FEW = 500  # particles a class, while there are more classes than are asked for
 
 
 def classify_3d(
@@ -65,8 +68,10 @@ def classify_3d(
     zero, and the variance of each shell is what recurs between the halves of the particles. So a small class
     shrinks to the consensus, where it costs nothing, and differences beyond what the data show do not enter.
     Cross-fitted, an iteration makes the second half's volumes from the first half's, and then the first half's from
-    those: one chain, so that classes keep their names. It misleads when K is larger than the data can tell apart:
-    look at occupancies and at whether classes of two seeds agree.
+    those: one chain, so that classes keep their names. From one reference, with poses, twice as many classes are made
+    in the first third of ``n_iterations``, from 500 particles for each at most; in the second, those two that the
+    images can tell apart least become one, until there are K (`merging.nearest_pairs`). It misleads when K is larger
+    than the data can tell apart: look at occupancies and at whether classes of two seeds agree.
     """
     volumes = fit_references(particles, [references] if isinstance(references, Volume) else references)
     n_classes = len(volumes) if n_classes is None else int(n_classes)
@@ -101,13 +106,14 @@ def classify_3d(
         "data": fingerprint(particles, volumes),
     }  # fmt: skip
     job = Job(particles, settings, workers, **placed)
+    plan = _Plan(job, n_iterations, one=len(volumes) == 1)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
-    state = job.start(volumes) if saved is None else State.restored(saved)
+    state = job.start(volumes, plan.most) if saved is None else plan.merge(State.restored(saved))
     bar = tqdm(
         total=n_iterations, initial=len(state.iterations), desc="classify 3D", unit="iteration", disable=not progress
     )
-    while len(state.iterations) < n_iterations and not job.settled(state):
-        job.iterate(state)
+    while len(state.iterations) < n_iterations and not job.settled(state, since=plan.merged_by):
+        state = plan.iterate(state)
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, state.values(), key=key)
         if monitor is not None:
@@ -119,6 +125,43 @@ def classify_3d(
     bar.total = bar.n  # settled before the last iteration that was allowed
     bar.close()
     return job.result(state)
+
+
+class _Plan:
+    """Twice as many classes in the first third of the iterations, merged one by one in the second.
+
+    Two states that share a class never part: each of their particles finds its like there. Two classes of one state
+    are told from two states by what recurs between the halves of the particles.
+    """
+
+    def __init__(self, job, n_iterations, *, one):
+        self.job, self.wanted = job, job.settings.n_classes
+        n, third = len(job.particles), n_iterations // 3
+        self.most = self.wanted
+        if one and job.settings.local and job.settings.cross_fit and self.wanted > 1 and third > 1:
+            self.most = max(self.wanted, min(2 * self.wanted, n // (2 * LEAST)))
+        self.third = third if self.most > self.wanted else 0
+        shuffled = np.random.default_rng([job.settings.seed, 5]).permutation(n)
+        self.few = np.isin(np.arange(n), shuffled[: FEW * self.most])
+
+    @property
+    def merged_by(self):
+        """Iteration after which there are K classes."""
+        return 2 * self.third
+
+    def iterate(self, state):
+        """Another iteration, and what merging is then due."""
+        early = len(state.iterations) < self.merged_by
+        self.job.used = self.few if early else np.ones(len(self.few), dtype=bool)
+        self.job.iterate(state)
+        return self.merge(state)
+
+    def merge(self, state):
+        """Down to as many classes as there should be after the state's iterations."""
+        left = np.clip((self.merged_by - len(state.iterations)) / max(self.third, 1), 0, 1)
+        while len(state.weights) > self.wanted + np.ceil(left * (self.most - self.wanted)):
+            state = merged(self.job, state, *nearest_pairs(self.job, state, state.shell)[0])
+        return state
 
 
 def consensus(particles, reference, *, initial_resolution, checkpoint, **options):

@@ -10,10 +10,11 @@ from cryonb import filters, parallel
 
 from . import maximisation
 from .averages import AverageTask, average_expectation, count_angles, random_averages, solve_averages
+from .fine import KEPT
 from .model import check_input, fingerprint, initial_noise
 from .observations import count_harmonics
 from .polar import PolarGrid
-from .records import Classification2D, Iteration, iterations_from_table, iterations_to_table
+from .records import Classification2D, Iteration, TopPoses, iterations_from_table, iterations_to_table
 
 __all__ = ["classify_2d"]
 
@@ -154,14 +155,17 @@ class _State:
     sigma_offset: float
     shell: float  # last one that the averages hold
     iterations: list
+    top: TopPoses
 
     def values(self):
-        plain = {name: value for name, value in vars(self).items() if name != "iterations"}
-        return plain | {"iterations": iterations_to_table(self.iterations)}
+        plain = {name: value for name, value in vars(self).items() if name not in ("iterations", "top")}
+        return plain | {"iterations": iterations_to_table(self.iterations)} | self.top.arrays()
 
     @classmethod
     def restored(cls, values):
-        return cls(**{**values, "iterations": iterations_from_table(values["iterations"])})
+        values = dict(values)
+        top = TopPoses.from_arrays(values)
+        return cls(**values | {"iterations": iterations_from_table(values["iterations"]), "top": top})
 
 
 class _Job:
@@ -205,7 +209,7 @@ class _Job:
         state = _State(
             np.stack([empty] * self.n_folds), empty.copy(), shells, shells.copy(), noise, np.full(n_k, 1 / n_k),
             np.full((n, n_k), 1 / n_k), np.zeros(n), np.zeros((n, 2)), np.zeros(n), 10.0,
-            self.start_shell, [],
+            self.start_shell, [], TopPoses.empty(n, KEPT),
         )  # fmt: skip
         label = rng.permutation(np.arange(n) % n_k)
         sums = random_averages(self.task(state, grid, rng), self.fold, label, rng)
@@ -221,7 +225,7 @@ class _Job:
         label, psi = state.probability.argmax(1), state.psi
         sums, posterior = average_expectation(self.task(state, grid, rng), self.fold, workers=self.workers)
         state.probability, state.psi, state.shift = posterior.probability, posterior.psi, posterior.shift
-        state.pmax = posterior.pmax
+        state.pmax, state.top = posterior.pmax, posterior.top
         state.noise = maximisation.noise_spectrum(sums, grid, state.noise)
         state.weights = self.class_weights(sums, posterior.class_evidence, number)
         state.sigma_offset = maximisation.offset_deviation(sums, self.particles.pixel_size)
@@ -281,7 +285,7 @@ class _Job:
     def result(self, state):
         return Classification2D(
             state.averages, self.particles.pixel_size, state.probability, state.psi, state.shift, state.pmax,
-            self.fold, state.correlation, state.noise, state.iterations,
+            self.fold, state.correlation, state.noise, state.iterations, state.top,
         )  # fmt: skip
 
 

@@ -241,6 +241,8 @@ class Classification2D:
     noise : ndarray (g, d // 2 + 1)
         σ² per optics group and shell.
     iterations : list of Iteration
+    top : TopPoses
+        What else each particle's class, angle and shift might be; rot and tilt are 0.
     """
 
     averages: np.ndarray
@@ -253,6 +255,7 @@ class Classification2D:
     correlation: np.ndarray
     noise: np.ndarray
     iterations: list[Iteration]
+    top: TopPoses
 
     @property
     def label(self):

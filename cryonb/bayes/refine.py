@@ -24,7 +24,8 @@ from .views import CELLS, view_density
 
 __all__ = ["refine"]
 
-GLOBAL_ORDER, LOCAL_ORDER = 3, 4
+ORDER = {"global": 3, "local": 4, "last": 5}  # HEALPix order of the coarse views
+LOCAL_SIGMA = {"local": 3.75, "last": 1.9}  # degrees
 MOST_GLOBAL, MOST_LOCAL = 6, 6
 FIRST_SUBSETS = (1000, 2000)
 SHIFT_RANGE_PX = 5.0
@@ -82,12 +83,12 @@ def refine(
     Notes
     -----
     Scheres, J Struct Biol 180:519 (2012). Global searches over 7.5° with children of 3.75°, at first with a
-    part of the particles, until resolution or assignments improve no more; local ones with 1.9° then. Each half
-    has its own reference; they share only what is coarser than the initial resolution, which both had from the start:
-    from pure noise no better resolution than that is reported. It misleads where the reference is not of the
-    particle, or is its own mirror image, as high symmetry is when low-passed far (start finer then, at 30 Å): see that
-    the FSC of independent halves, not the fit to the reference, says the resolution. Halves are
-    those of rlnRandomSubset where the particles' metadata have it.
+    part of the particles, until resolution or assignments improve no more; local ones with 1.9° then, and a last one
+    with 0.9°. Each half has its own reference; they share only what is coarser than the initial resolution, which
+    both had from the start: from pure noise no better resolution than that is reported. It misleads where the
+    reference is not of the particle, or is its own mirror image, as high symmetry is when low-passed far (start finer
+    then, at 30 Å): see that the FSC of independent halves, not the fit to the reference, says the resolution. Halves
+    are those of rlnRandomSubset where the particles' metadata have it.
     """
     group = rotations.point_group(symmetry)
     (reference,) = fit_references(particles, [reference])
@@ -182,7 +183,7 @@ class _Job:
         size_px = particles.size_px
         self.mask = maximisation.sphere(size_px, diameter / particles.pixel_size)
         finest = fit.highest_resolution or 2 * particles.pixel_size
-        self.last_shell = min((size_px - 1) // 2, int(particles.box_size / finest))
+        self.last_shell = min((size_px - 1) / 2, particles.box_size / finest)
         self.half = split_halves(particles, rng=[seed, 0])
         # first come first served: subsets of this are random, and balanced between the halves
         members = [
@@ -212,14 +213,15 @@ class _Job:
         return PolarGrid.covering(self.particles.size_px, min(np.ceil(max_shell), self.last_shell), extent)
 
     def sampling(self, stage, sigma_offset, turn):
-        order = GLOBAL_ORDER if stage == "global" else LOCAL_ORDER
+        order = ORDER[stage]
         coarse_radius = coarse_shell(order, self.particles.size_px, self.diameter / 2 / self.particles.pixel_size)
         if stage == "global":
             reach = np.clip(3 * sigma_offset / self.particles.pixel_size, 2.0, SHIFT_RANGE_PX)
             return Sampling(order, reach, 2.0, turn=turn, coarse_radius=coarse_radius, symmetry=self.group)
         return Sampling(
-            order, 1.5, 1.0, turn=turn, coarse_radius=coarse_radius, local_sigma=3.75, keep_views=8, symmetry=self.group
-        )
+            order, 1.5, 1.0, turn=turn, coarse_radius=coarse_radius, local_sigma=LOCAL_SIGMA[stage], keep_views=8,
+            symmetry=self.group,
+        )  # fmt: skip
 
     def iterate(self, state):
         began = time.perf_counter()
@@ -228,7 +230,8 @@ class _Job:
         n = len(self.particles)
         count = FIRST_SUBSETS[number - 1] if number <= len(FIRST_SUBSETS) else n
         used = np.sort(self.order[: min(n, count)])
-        grid = self.grid(self.last_shell if state.stage == "last" else state.shell + state.extra)
+        reach = min(state.shell + state.extra, np.floor(self.last_shell))
+        grid = self.grid(self.last_shell if state.stage == "last" else reach)
         sampling = self.sampling(state.stage, state.sigma_offset, Rotation.random(rng=rng))
         poses = Poses(Rotation.from_matrix(state.matrices), state.shift)
         contrast = (
@@ -283,7 +286,7 @@ class _Job:
             state.views = np.concatenate([part.views for part in sums])
         halves = [maximisation.solve_class(part, 0, pixel) for part in sums]
         correlation = maximisation.correlation(*(half.data * self.mask for half in halves))
-        correlation[int(grid.radii[-1]) + 1 :] = 0
+        correlation[round(grid.radii[-1]) + 1 :] = 0
         state.half_maps = np.stack([half.data for half in halves])
         joined = maximisation.join_low_shells(*sums, self.particles.box_size / self.fit.initial_resolution)
         weight = 0.5 * projection.weight_spectrum(both.accumulator(0))

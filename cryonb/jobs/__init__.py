@@ -3,11 +3,17 @@
 Every job is a module with ``add_arguments(parser)`` and ``execute(options)``, which returns the numbers of its summary.
 """
 
-from . import classify2d, classify3d, initial_model, refine, refine_model, resolution
+from . import classify2d, classify3d, ctf, extract, initial_model, pick, refine, refine_model, resolution
 
-__all__ = ["COMMANDS", "classify2d", "classify3d", "initial_model", "refine", "refine_model", "resolution"]
+__all__ = [
+    "COMMANDS", "classify2d", "classify3d", "ctf", "extract", "initial_model", "pick", "refine", "refine_model",
+    "resolution",
+]  # fmt: skip
 
 COMMANDS = {
+    "ctf": (ctf, "defocus and astigmatism of micrographs, with error bars"),
+    "pick": (pick, "coordinates of particles on micrographs"),
+    "extract": (extract, "cut particles out of micrographs"),
     "classify2d": (classify2d, "sort particles by what they show, and average them"),
     "initial-model": (initial_model, "a first volume, from the particles alone"),
     "refine": (refine, "gold-standard refinement of orientations and a volume"),

@@ -3,28 +3,42 @@
 `embed` goes the whole way; every step of it can be called by itself.
 """
 
+from .checks import Answer, Checks, check, junk_probability
+from .conditions import ConditionDifference, compare_conditions
 from .coordinates import curve_coordinate, local_linear_residuals, select_coordinates
+from .dependence import score_test
 from .diffusion import DiffusionMap
 from .embedding import ConformationalLandscape, embed
 from .gauge import RigidBodyGauge, arclength, measure_volumes
+from .kinetics import PassageTimes, committor, passage_times, rate_matrix
 from .landscape import change_gauge, counting_landscape, deconvolve_landscape, landscape_rms
 from .likelihood import image_log_likelihood
 from .paths import Basin, Path, find_basins, minimum_energy_path
 from .principal import PrincipalVolumes, principal_volumes
+from .scores import Scores, band_coverage, score
 from .spectral import SpectralVolumes, volumes_along
 from .views import average_near_view, crowded_view, turned_to_view
 
 __all__ = [
+    "Answer",
     "Basin",
+    "Checks",
+    "ConditionDifference",
     "ConformationalLandscape",
     "DiffusionMap",
+    "PassageTimes",
     "Path",
     "PrincipalVolumes",
     "RigidBodyGauge",
+    "Scores",
     "SpectralVolumes",
     "arclength",
     "average_near_view",
+    "band_coverage",
     "change_gauge",
+    "check",
+    "committor",
+    "compare_conditions",
     "counting_landscape",
     "crowded_view",
     "curve_coordinate",
@@ -32,11 +46,16 @@ __all__ = [
     "embed",
     "find_basins",
     "image_log_likelihood",
+    "junk_probability",
     "landscape_rms",
     "local_linear_residuals",
     "measure_volumes",
     "minimum_energy_path",
+    "passage_times",
     "principal_volumes",
+    "rate_matrix",
+    "score",
+    "score_test",
     "select_coordinates",
     "turned_to_view",
     "volumes_along",

@@ -217,16 +217,21 @@ def cross_fitted_overlaps(observations, without, groups, *, workers=1):
 
 
 def volume_noise_penalty(observations, without, coefficients, *, n_particles=200, workers=1):
-    """Expected loss of log-likelihood at each node through the noise of the volumes themselves, (m,).
+    """Expected loss of log-likelihood of each particle at each node through the noise of the volumes, (n, m).
 
     The volumes solved without each of K groups differ by their noise. By the jackknife, noise of variance ν costs
-    ½ ν with ν = Σ_g ‖C P (V_g − mean of V_g)‖²/σ², averaged over particles: more at nodes that few particles visited.
+    ½ ν with ν = Σ_g ‖C P (V_g − mean of V_g)‖²/σ²: more at nodes that few particles visited, and in images that are
+    defocused so that more of it passes. ν is measured on some particles; to the others it is carried over by the power
+    that their CTF lets through.
     """
     index = np.unique(np.linspace(0, len(observations) - 1, n_particles).astype(int))
     average = np.mean([fit.volumes.data for fit in without], axis=0)
-    penalty = np.zeros(len(coefficients))
+    penalty, n_shells = np.zeros(len(coefficients)), observations.noise.size
+    power = np.zeros(n_shells)
     for fit in without:
         volumes = replace(fit.volumes, data=fit.volumes.data - average)
         gram, overlap = gram_matrices(observations[index], volumes, workers=workers)
         penalty -= node_log_likelihood(Overlaps(gram, np.zeros_like(overlap)), coefficients).mean(axis=0)
-    return penalty
+        power += shell_power(volumes, n_shells).sum(axis=1)
+    passed = observations.ctf**2 @ ((power / observations.noise)[observations.shell] * observations.multiplicity)
+    return np.outer(passed / passed[index].mean(), penalty)

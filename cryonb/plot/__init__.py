@@ -16,7 +16,11 @@ from .bayes import (
     shell_spectra,
 )
 from .ctf import contrast_transfer, thon_rings
+from .defocus import ctf_fit, equiphase_average
+from .doubts import checks, condition_difference
 from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered
+from .micrographs import drift, micrograph
+from .picking import picks, precision_recall
 from .resolution import (
     corrected_fsc,
     directional_fsc,
@@ -39,16 +43,21 @@ __all__ = [
     "STYLE",
     "angular_error",
     "central_slices",
+    "checks",
     "class_averages",
     "class_choice",
+    "condition_difference",
     "confusion",
     "contrast_transfer",
     "corrected_fsc",
+    "ctf_fit",
     "default_level",
     "directional_fsc",
     "directional_resolution",
+    "drift",
     "eigenvalues",
     "embedding",
+    "equiphase_average",
     "evidence",
     "fourier_shell_correlation",
     "guinier",
@@ -59,10 +68,13 @@ __all__ = [
     "local_resolution",
     "local_resolution_slices",
     "noise_substitution",
+    "micrograph",
     "occupancy",
     "orientation_distribution",
     "path",
+    "picks",
     "png",
+    "precision_recall",
     "projection_montage",
     "q_strip",
     "ramachandran",

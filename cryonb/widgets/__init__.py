@@ -5,10 +5,12 @@ Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryo
 
 from .class_selection import ClassSelection
 from .ctf import ContrastTransfer
+from .defocus import ThonRings
 from .image_formation import ImageFormation
 from .iterations import Iterations
 from .manifold import LandscapeExplorer
 from .ngl import density_scene, nglview, view
+from .picking import PickingView
 from .reconstruction import BackProjection
 from .responsibilities import Responsibilities
 from .volumes import DensityMovie
@@ -21,7 +23,9 @@ __all__ = [
     "ImageFormation",
     "Iterations",
     "LandscapeExplorer",
+    "PickingView",
     "Responsibilities",
+    "ThonRings",
     "density_scene",
     "nglview",
     "view",

@@ -48,6 +48,24 @@ def test_image_formation(lab, page):
     assert not complaints(page)
 
 
+@on("02_what_the_microscope_does.ipynb")
+def test_what_the_microscope_does(lab, page):
+    (panel,) = lab.panels(page)
+    assert move_every_slider(lab, panel) == [
+        "defocus (µm)", "astigmatism (µm)", "axis of astigmatism (°)", "amplitude contrast", "voltage (kV)",
+    ]  # fmt: skip
+    assert lab.execute(page, "print(explorer.result.defocus_u)") == "45000.0"
+    assert not complaints(page)
+
+
+@on("03_at_what_defocus.ipynb")
+def test_at_what_defocus(lab, page):
+    (panel,) = lab.panels(page)
+    assert move_every_slider(lab, panel) == ["defocus (µm)", "astigmatism (µm)", "axis of astigmatism (°)"]
+    assert lab.execute(page, "print(panel.result.ctf.defocus_u, panel.result.ctf.defocus_angle)") == "42000.0 180.0"
+    assert not complaints(page)
+
+
 @on("06_chicken_and_egg.ipynb")
 def test_chicken_and_egg(lab, page):
     (panel,) = lab.panels(page)
