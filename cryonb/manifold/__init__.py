@@ -3,6 +3,7 @@
 `embed` goes the whole way; every step of it can be called by itself.
 """
 
+from . import classic
 from .coordinates import curve_coordinate, local_linear_residuals, select_coordinates
 from .diffusion import DiffusionMap
 from .embedding import ConformationalLandscape, embed
@@ -25,6 +26,7 @@ __all__ = [
     "arclength",
     "average_near_view",
     "change_gauge",
+    "classic",
     "counting_landscape",
     "crowded_view",
     "curve_coordinate",
