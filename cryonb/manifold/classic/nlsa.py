@@ -79,6 +79,11 @@ def dense_diffusion_map(squared, sigma, n_components):
 def trimmed_diffusion_map(squared, n_components):
     """`dense_diffusion_map`, embedded again without its outliers until none is left (at most five rounds).
 
+    Parameters
+    ----------
+    squared : ndarray (n, n)
+    n_components : int
+
     Returns
     -------
     kept : ndarray of int
@@ -107,6 +112,8 @@ def fit_cosines(coordinates, *, n_harmonics=_HARMONICS, n_rounds=30):
         Leading diffusion coordinates.
     n_harmonics : int
         How many are fitted.
+    n_rounds : int
+        Of fitting the curve and then the positions, at most.
 
     Returns
     -------
