@@ -3,6 +3,7 @@
 `embed` goes the whole way; every step of it can be called by itself.
 """
 
+from . import classic
 from .checks import Answer, Checks, check, junk_probability
 from .conditions import ConditionDifference, compare_conditions
 from .coordinates import curve_coordinate, local_linear_residuals, select_coordinates
@@ -37,6 +38,7 @@ __all__ = [
     "band_coverage",
     "change_gauge",
     "check",
+    "classic",
     "committor",
     "compare_conditions",
     "counting_landscape",
