@@ -13,9 +13,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "cryonb needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	if command -v uv >/dev/null 2>&1; then \
-	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[lab,test,cluster]'; \
+	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[lab,test,cluster,atoms]'; \
 	else \
-	  $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[lab,test,cluster]'; \
+	  $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[lab,test,cluster,atoms]'; \
 	fi
 	touch $(STAMP)
 

@@ -12,8 +12,9 @@ _NOUNS = ("AtomicModel", "CTF", "Embedding", "EnergyLandscape", "Micrograph", "P
 _ROOMS = (
     "fourier", "rotations",
     "types",
-    "io", "ctf", "projection", "filters", "alignment", "parallel",
-    "samples", "simulate", "motion", "defocus", "bayes", "reconstruction", "resolution", "manifold",
+    "io", "ctf", "projection", "filters", "alignment", "parallel", "protein",
+    "samples", "simulate", "motion", "defocus", "picking", "bayes", "reconstruction", "resolution", "manifold",
+    "atomic",
     "plot", "widgets", "tour",
 )  # fmt: skip
 __all__ = [*_NOUNS, *_ROOMS]

@@ -149,3 +149,55 @@ def test_classify3d_chooses_k_itself(files, refined, tmp_path, capsys):
     capsys.readouterr()
     assert main(["classify3d", *inputs, "--o", str(out), "--K", "auto", "--iter", "5", *QUICK]) != 0
     assert "--K auto chooses" in capsys.readouterr().err
+
+
+@pytest.fixture
+def fields(tmp_path):
+    """Three micrographs of phantoms that can be picked, and four that cannot."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:200, :240]
+    for number in range(3):
+        data = rng.normal(size=(200, 240))
+        for px, py in ((60, 60), (150, 100), (10, 150)):
+            data -= 5 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 50)
+        io.write_mrc(data.astype(np.float32), tmp_path / f"good{number}.mrc", pixel_size=5.0)
+    io.write_mrc(np.zeros((200, 240), np.float32), tmp_path / "black.mrc", pixel_size=5.0)
+    io.write_mrc(np.full((200, 240), 255, np.uint16), tmp_path / "saturated.mrc", pixel_size=5.0)
+    io.write_mrc(rng.normal(size=(4, 64, 64)).astype(np.float32), tmp_path / "movie.mrc", pixel_size=5.0)
+    (tmp_path / "text.mrc").write_text("not an image")
+    return sorted(tmp_path.glob("*.mrc"))
+
+
+def test_pick_and_extract_list_what_failed_and_go_on(fields, tmp_path, capsys):
+    picked, cut = tmp_path / "picked", tmp_path / "cut"
+    names = [str(path) for path in fields]
+    assert main(["pick", *names, "--out", str(picked), "--diameter", "100", "--method", "blobs", "--quiet"]) == 0
+    summary = json.loads((picked / "summary.json").read_text())
+    assert (summary["micrographs"], summary["failed"]) == (7, 4)
+    assert {name.rsplit("/", 1)[1] for name in summary["reasons"]} == {
+        "black.mrc",
+        "saturated.mrc",
+        "movie.mrc",
+        "text.mrc",
+    }
+    assert "expected one image, got 4" in capsys.readouterr().out
+    assert len(list(picked.glob("good*_autopick.star"))) == 3
+    for number in range(3):
+        table = io.read_coordinates(picked / f"good{number}_autopick.star")
+        assert np.hypot(table["x"] - 60, table["y"] - 60).min() < 3
+    (picked / "good0_autopick.star").unlink()
+    (picked / "good0.box").write_text("40\t40\t40\t40\n-5\t130\t40\t40\n900\t900\t40\t40\n")
+    assert main(["extract", *names, "--coordinates", str(picked), "--out", str(cut), "--box", "40", "--quiet"]) == 0
+    summary = json.loads((cut / "summary.json").read_text())
+    assert summary["failed"] == 4 and summary["over_the_edge"] >= 2
+    particles = io.read_particles(cut / "particles.star")
+    assert len(particles) == summary["particles"] >= 3 and particles.size_px == 40
+    assert np.asarray(particles.images[:])[0, 16:24, 16:24].mean() > 1
+
+
+def test_pick_refuses_what_cannot_work_before_any_work(fields, tmp_path, capsys):
+    out = tmp_path / "none"
+    assert main(["pick", str(fields[0]), "--out", str(out), "--diameter", "-3"]) == 1
+    assert main(["pick", str(fields[0]), "--out", str(out), "--diameter", "100", "--method", "templates"]) == 1
+    assert main(["pick", str(fields[0]), str(fields[0]), "--out", str(out), "--diameter", "100"]) == 1
+    assert not out.exists() and capsys.readouterr().err.count("cryonb:") == 3

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from cryonb import manifold, simulate
-from cryonb.manifold.checks import LIGHTS, Answer, _junk_mixture
+from cryonb import manifold, plot, simulate
+from cryonb.manifold.checks import LIGHTS, Answer, Checks, _junk_mixture
 from cryonb.manifold.dependence import score_test
 from cryonb.samples import ribosome
 from cryonb.types import EnergyLandscape
@@ -208,6 +209,25 @@ def test_checks_fire(embedded):
     junk = manifold.check(replace(particles, images=images), found, rng=0)
     assert junk["Is there junk?"].value == pytest.approx(20, abs=3) and junk["Is there junk?"].light != "green"
     assert ((junk.junk > 0.5) == (np.arange(300) < 60)).mean() > 0.95
+
+
+def test_the_card_has_a_row_for_each_doubt():
+    answers = tuple(Answer(f"Doubt {k}?", k / 10, "kT", light, "Because.") for k, light in enumerate(LIGHTS))
+    ax = plot.checks(Checks(answers, np.zeros(3)))
+    words = [text.get_text() for text in ax.texts]
+    assert words.count("Because.") == 3 and "Doubt 2?" in words and "0.20 kT" in words
+    assert len({line.get_color() for line in ax.lines}) == len({line.get_marker() for line in ax.lines}) == 3
+    plt.close(ax.figure)
+
+
+def test_a_difference_is_drawn_with_its_band():
+    one, other = (placed(lambda x, t=t: wells(x, t), 300, k)[1] for k, t in enumerate((-0.5, 0.5)))
+    both = found_from(np.concatenate([one, other]))
+    changed = manifold.compare_conditions(both, np.repeat(["apo", "bound"], 300), rng=0, n_permutations=19)
+    ax = plot.condition_difference(changed)
+    assert ax.get_title(loc="left") == "p = 0.05, 300 and 300 particles" and ax.get_xlabel() == "x (1)"
+    assert ax.get_ylim()[0] == -ax.get_ylim()[1] and len(ax.collections) == 1
+    plt.close(ax.figure)
 
 
 def test_an_answer_is_one_of_three_lights():

@@ -15,7 +15,7 @@ from .landscape import change_gauge, counting_landscape, deconvolve_landscape, l
 from .likelihood import image_log_likelihood
 from .paths import Basin, Path, find_basins, minimum_energy_path
 from .principal import PrincipalVolumes, principal_volumes
-from .scores import Scores, score
+from .scores import Scores, band_coverage, score
 from .spectral import SpectralVolumes, volumes_along
 from .views import average_near_view, crowded_view, turned_to_view
 
@@ -34,6 +34,7 @@ __all__ = [
     "SpectralVolumes",
     "arclength",
     "average_near_view",
+    "band_coverage",
     "change_gauge",
     "check",
     "committor",

@@ -3,6 +3,7 @@
 Nothing here computes a number that a reader might want, and nothing calls ``show``.
 """
 
+from .atoms import q_strip, ramachandran, suspicion_strip
 from .bayes import (
     angular_error,
     class_averages,
@@ -16,8 +17,10 @@ from .bayes import (
 )
 from .ctf import contrast_transfer, thon_rings
 from .defocus import ctf_fit, equiphase_average
+from .doubts import checks, condition_difference
 from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered
 from .micrographs import drift, micrograph
+from .picking import picks, precision_recall
 from .resolution import (
     corrected_fsc,
     directional_fsc,
@@ -40,8 +43,10 @@ __all__ = [
     "STYLE",
     "angular_error",
     "central_slices",
+    "checks",
     "class_averages",
     "class_choice",
+    "condition_difference",
     "confusion",
     "contrast_transfer",
     "corrected_fsc",
@@ -67,8 +72,12 @@ __all__ = [
     "occupancy",
     "orientation_distribution",
     "path",
+    "picks",
     "png",
+    "precision_recall",
     "projection_montage",
+    "q_strip",
+    "ramachandran",
     "recovered",
     "reslog",
     "responsibilities",
@@ -77,5 +86,6 @@ __all__ = [
     "spectrum",
     "surface",
     "surface_strip",
+    "suspicion_strip",
     "thon_rings",
 ]

@@ -2,6 +2,7 @@
 
 from .atoms import atoms_to_volume, project_atoms
 from .inversion import FREE_SHELLS, solve, weight_spectrum
+from .scattering import atoms_to_density, density_gradients, low_pass, model_density, scattering_factors
 from .slices import (
     Accumulator,
     FourierVolume,
@@ -18,7 +19,8 @@ from .slices import (
 )
 
 __all__ = [
-    "FREE_SHELLS", "Accumulator", "FourierVolume", "HalfPlane", "atoms_to_volume", "back_project", "from_half_plane",
-    "half_plane", "insert_slices", "prepare", "project", "project_atoms", "sample_slices", "shift_phases", "solve",
-    "to_half_plane", "weight_spectrum",
+    "FREE_SHELLS", "Accumulator", "FourierVolume", "HalfPlane", "atoms_to_density", "atoms_to_volume", "back_project",
+    "density_gradients", "from_half_plane", "half_plane", "insert_slices", "low_pass", "model_density", "prepare",
+    "project", "project_atoms", "sample_slices", "scattering_factors", "shift_phases", "solve", "to_half_plane",
+    "weight_spectrum",
 ]  # fmt: skip

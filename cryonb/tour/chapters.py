@@ -69,6 +69,7 @@ def summarise(story):
         "landscape_verdict": found.landscape.verdict,
         "landscape_range_kt": _number(np.nanmax(found.landscape.energy_kt)),
         "gauge": found.landscape.gauge[0],
+        "checks": {answer.doubt: [answer.light, answer.figure] for answer in story.checks.answers},
     }
     if story.refinement is not None:
         summary["refined_resolution_angstrom"] = _number(story.refinement.resolution)
@@ -92,26 +93,9 @@ def _against_truth(story):
         "class_accuracy_oracle": _number(oracle_accuracy(particles, truth)),
         "coordinate_spearman": _number(abs(spearmanr(found.coordinate, truth.state).statistic)),
         "landscape_rms_kt": _number(manifold.landscape_rms(found.landscape, on_same_bins)),
-        "landscape_band_coverage": _number(band_coverage(found.landscape, on_same_bins)),
+        "landscape_band_coverage": _number(manifold.band_coverage(found.landscape, on_same_bins)),
         "counting_rms_kt": _number(manifold.landscape_rms(found.counting, truth_on(found.counting, truth.landscape))),
     }
-
-
-def band_coverage(landscape, truth, *, energy_limit=5.0):
-    """Share of the bins in which the truth lies inside the credible band, after the best additive constant.
-
-    Parameters
-    ----------
-    landscape, truth : EnergyLandscape on the same bins
-    energy_limit : float
-        kT; bins where the truth lies higher are left out, as in `manifold.landscape_rms`.
-    """
-    expected = truth.energy_kt - np.nanmin(truth.energy_kt)
-    compared = np.isfinite(expected) & np.isfinite(landscape.energy_kt)
-    compared[compared] = expected[compared] <= energy_limit
-    expected = expected + (landscape.energy_kt - expected)[compared].mean()
-    inside = (landscape.lower_kt <= expected) & (expected <= landscape.upper_kt)
-    return inside[compared].mean()
 
 
 def oracle_accuracy(particles, truth):
@@ -335,11 +319,14 @@ def _landscape(story, folder):
             plot.recovered(truth.state, found.coordinate, ax=axes[1], gauge=found.landscape.gauge[0])
     right = "their eigenvalues" if truth is None else "the coordinate of each particle against the truth"
     cloud = embed_figure(figure, f"The particles in diffusion coordinates; {right}.", folder / "embedding.png")
+    with plt.style.context(plot.STYLE):
+        card = embed_figure(plot.checks(story.checks).figure, "What people doubt about such a landscape, each put as "
+                            "a test.", folder / "checks.png")  # fmt: skip
     text = (
         "Each particle is compared with the volumes along the coordinate; the landscape is the one that explains those "
         "likelihoods (deconvolution), because counting particles blurs it with every particle's own error."
     )
-    return Section("Free-energy landscape", text, (main, cloud))
+    return Section("Free-energy landscape", text, (main, card, cloud))
 
 
 def _movies(story, folder):

@@ -27,6 +27,7 @@ class Story:
     classification : Classification
     curves : list of FSC, one per class; None for a class that a half has no particle of
     conformations : ConformationalLandscape
+    checks : Checks
     summary : dict
         The numbers of ``summary.json``.
     """
@@ -37,6 +38,7 @@ class Story:
     classification: "bayes.Classification"
     curves: list
     conformations: "manifold.ConformationalLandscape"
+    checks: "manifold.Checks"
     summary: dict
 
 
@@ -67,7 +69,8 @@ def tour(plan, *, progress=True):
     volumes, curves = reconstruct_classes(source, particles, classification, plan, stages)
     conformations = move(source, particles, plan, stages, progress)
     write_results(plan.out, particles, classification, volumes, conformations)
-    story = Story(source, particles, refinement, classification, curves, conformations, {})
+    checks = manifold.check(particles, conformations, rng=[plan.seed, 5], workers=plan.workers)
+    story = Story(source, particles, refinement, classification, curves, conformations, checks, {})
     summary = chapters.summarise(story)
     summary |= {"seconds": round(sum(stages.seconds.values()), 1), "peak_memory_gb": round(stages.peak_memory_gb, 2)}
     chapters.write(replace(story, summary=summary), plan, stages)

@@ -10,6 +10,7 @@ from .image_formation import ImageFormation
 from .iterations import Iterations
 from .manifold import LandscapeExplorer
 from .ngl import density_scene, nglview, view
+from .picking import PickingView
 from .reconstruction import BackProjection
 from .responsibilities import Responsibilities
 from .volumes import DensityMovie
@@ -22,6 +23,7 @@ __all__ = [
     "ImageFormation",
     "Iterations",
     "LandscapeExplorer",
+    "PickingView",
     "Responsibilities",
     "ThonRings",
     "density_scene",

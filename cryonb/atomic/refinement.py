@@ -1,0 +1,202 @@
+"""`refine_model`: from two half maps and a model to a better model, with the evidence for every change."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..types import AtomicModel, Volume
+from .errors import probability_wrong
+from .finish import refine_b_factors
+from .minimise import Field, map_weight
+from .rebuild import LARGE, Protocol, rebuild, training_map
+from .residues import CA, Chains
+from .select import ModelScore, choose, score_models, spread
+
+__all__ = ["Refinement", "refine_model"]
+
+AGREE = 1.0  # Å: models that agree on a residue have its Cα within this of the chosen one's
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Refinement:
+    """A refined model and what speaks for it.
+
+    Parameters
+    ----------
+    model : AtomicModel
+        The chosen one, its coordinates and B factors (one per residue) at the end against the mean of the half maps;
+        above 1,200 residues B factors stay, and coordinates end without the full force field.
+    models : tuple of AtomicModel
+        One for each seed, as they were rebuilt in the first half map.
+    chosen : int
+        Position in ``models``.
+    scores : tuple of ModelScore
+        Of ``models``.
+    start : ModelScore
+        Of the model that came, completed.
+    moves : tuple of Move
+        Of the chosen model, in order.
+    sites : tuple of (chain, residue number)
+        Of the n residues of ``spread`` and ``confidence``.
+    spread : ndarray (n,)
+        Å (`cryonb.atomic.select.spread`).
+    confidence : ndarray (n,)
+        Share of the models whose Cα lies within 1 Å of the chosen one's.
+    probability_wrong : ndarray (n,)
+        That the residue's main chain is wrong by over 1 Å (`cryonb.atomic.errors.probability_wrong`), of ``model``
+        against the mean of the half maps.
+    probability_wrong_before : ndarray (n,)
+        Of the completed model that came, against the training map.
+    supported : bool
+        Whether the training map speaks for the model at all.
+    notes : tuple of str
+        What was found in the input and what was done about it.
+    """
+
+    model: AtomicModel
+    models: tuple
+    chosen: int
+    scores: tuple
+    start: ModelScore
+    moves: tuple
+    sites: tuple
+    spread: np.ndarray
+    confidence: np.ndarray
+    probability_wrong: np.ndarray
+    probability_wrong_before: np.ndarray
+    supported: bool
+    notes: tuple
+
+    def __repr__(self):
+        score = self.scores[self.chosen]
+        said = "" if self.supported else ", not supported by the map"
+        return (
+            f"Refinement({len(self.models)} models, {len(self.moves)} moves, iFSC {score.ifsc_work:.3f} work "
+            f"{score.ifsc_free:.3f} free, MolProbity {score.molprobity:.2f}{said})"
+        )
+
+
+def refine_model(
+    half_map_1, half_map_2, model, resolution, *, rng, protocol=None, library=None, workers=1, folder=None,
+    progress=False,
+):  # fmt: skip
+    """Find what is wrong in a model, rebuild it in one half map, choose by the other, finish in both.
+
+    Parameters
+    ----------
+    half_map_1, half_map_2 : Volume
+        Training and validation map, unfiltered, on one grid, their ``origin`` in the model's frame.
+    model : AtomicModel
+    resolution : float
+        Å, where the FSC of the half maps is 0.143.
+    rng : int
+        Seed of the first model.
+    protocol : Protocol, optional
+        Ten models in two rounds by default.
+    library : FragmentLibrary, optional
+        The shipped one by default.
+    workers : int
+        Processes.
+    folder : path-like, optional
+        Where models are kept as they are made; the same call goes on from there.
+    progress : bool
+
+    Returns
+    -------
+    Refinement
+
+    Raises
+    ------
+    ValueError
+        Half maps of different grids, a model outside the map or without a main chain, a resolution beyond Nyquist.
+
+    Notes
+    -----
+    The voxel size is taken as it is; `cryonb.atomic.finish.calibrate_map` mends it beforehand. The protocol is that of
+    Wang et al., eLife 5:e17219 (2016), with directed moves before fragments. The second half map is read only after
+    the last model is made. What is not protein stays where it is and keeps the protein out.
+    """
+    _same_grid(half_map_1, half_map_2)
+    chains, notes = _complete(model)
+    training = training_map(half_map_1, chains, resolution)
+    made = rebuild(
+        chains, training, resolution, rng=rng, protocol=protocol, library=library, workers=workers,
+        folder=folder, progress=progress,
+    )  # fmt: skip
+    supported = all(result.supported for result in made)
+    if not supported:
+        notes.append(
+            "nothing is supported: the model's main chain has no more density than random placements of it have; "
+            "only its geometry was mended. Is it in the map's frame, and has the map the right hand?"
+        )
+    models = [chains.moved(result.xyz).to_model() for result in made]
+    scores = score_models(models, half_map_1, half_map_2, resolution, seeds=[result.seed for result in made])
+    best = choose(scores)
+    xyz = made[best].xyz
+    full = half_map_1.with_data((half_map_1.data + half_map_2.data) / 2)
+    if supported:
+        xyz = _finish(chains.moved(xyz), full, resolution, Protocol() if protocol is None else protocol, library)
+    alpha = np.array([result.xyz[:, CA] for result in made])
+    near = np.linalg.norm(alpha - made[best].xyz[:, CA], axis=2) < AGREE
+    final = chains.moved(xyz).to_model()
+    if supported and len(chains) <= LARGE:
+        final = refine_b_factors(final, full, resolution, steps=40)
+    return Refinement(
+        model=final, models=tuple(models), chosen=best, scores=tuple(scores),
+        start=score_models([chains.to_model()], half_map_1, half_map_2, resolution, seeds=[-1])[0],
+        moves=made[best].moves, sites=chains.sites, spread=spread([result.xyz for result in made]),
+        confidence=near.mean(axis=0), probability_wrong=_wrong(final, chains, full, resolution),
+        probability_wrong_before=_wrong(chains.to_model(), chains, half_map_1, resolution),
+        supported=supported, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _wrong(model, chains, volume, resolution):
+    """P(wrong) of the chains' residues; NaN where the detector does not know a residue."""
+    found = probability_wrong(model, volume, resolution)
+    rows = found.residues
+    columns = zip(rows.chains, rows.numbers, rows.insertions, found.backbone)
+    sites = {(str(c), f"{n}{str(i).strip()}"): p for c, n, i, p in columns}
+    return np.array([sites.get((chain, number), np.nan) for chain, number in chains.sites])
+
+
+def _same_grid(first, second):
+    for volume in (first, second):
+        if not isinstance(volume, Volume):
+            raise TypeError(f"half maps must be Volumes, got {type(volume).__name__}")
+    if first.size_px != second.size_px or abs(first.voxel_size / second.voxel_size - 1) > 1e-3:
+        raise ValueError(f"half maps must lie on one grid, got {first!r} and {second!r}")
+    if np.abs(first.origin - second.origin).max() > 0.1 * first.voxel_size:
+        origins = [volume.origin.round(2).tolist() for volume in (first, second)]
+        raise ValueError(f"half maps must have one origin, got {origins[0]} and {origins[1]} Å")
+
+
+def _complete(model):
+    """The model's protein with every atom, and what was found on the way."""
+    if not isinstance(model, AtomicModel):
+        raise TypeError(f"model must be an AtomicModel, got {type(model).__name__}")
+    found, notes = Chains.of(model), []
+    missing = int((found.expected & ~found.present).sum())
+    side = found.expected[:, 5:].sum()
+    if side and (found.expected & ~found.present)[:, 5:].sum() > 0.5 * side:
+        notes.append("more than half of the side-chain atoms were missing: all were built, then fitted to the map")
+    elif missing:
+        notes.append(f"{missing} missing atoms were built")
+    if any(site.atom.altloc != "\0" for site in model.structure[0].all()):
+        notes.append("alternate conformers: the one of highest occupancy was kept")
+    if len(found.others):
+        notes.append(f"{len(found.others)} atoms that are not protein were kept where they are")
+    return found.completed(), notes
+
+
+def _finish(chains, full, resolution, protocol, library):
+    """Coordinates against the mean of the half maps, downhill only."""
+    volume = training_map(full, chains, resolution)
+    field = Field(chains, volume, map_weight=map_weight(resolution), ramachandran=protocol.ramachandran)
+    xyz, _ = field.window(range(len(chains)), chains.xyz).minimise(chains.xyz, steps=30)
+    if protocol.anneal and len(chains) <= LARGE:
+        from .anneal import Annealer
+
+        annealer = Annealer(chains.moved(xyz), ramachandran=protocol.ramachandran)
+        xyz, _ = annealer.run(xyz, field, resolution, rng=0, picoseconds=0.0)
+    return xyz

@@ -1,0 +1,138 @@
+"""``python -m cryonb extract``: particles around coordinates on many micrographs, as one STAR file and its stack."""
+
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["add_arguments", "execute"]
+
+
+def add_arguments(parser):
+    """Arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    """
+    parser.add_argument("micrographs", nargs="+", type=Path, metavar="FILE", help="MRC, TIFF, PNG or JPEG images")
+    parser.add_argument(
+        "--coordinates", type=Path, required=True, metavar="DIR",
+        help="folder of one .star or .box file for each micrograph, or one STAR or .cs file for all",
+    )  # fmt: skip
+    parser.add_argument("--out", "--o", type=Path, required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument("--box", "--extract_size", type=int, required=True, metavar="PX", help="box size")
+    parser.add_argument("--ctf", type=Path, metavar="STAR", help="micrographs_ctf.star of `cryonb ctf` or RELION")
+    parser.add_argument("--pixel-size", "--angpix", type=float, metavar="Å", help="instead of the headers'")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def execute(options):
+    """Run the job: one bad micrograph never stops the others.
+
+    Returns
+    -------
+    dict : the summary, with the failed ones last
+
+    Notes
+    -----
+    ``particles.star`` and ``particles.mrcs``, ``summary.json``. Boxes over the edge are left out and counted.
+    """
+    import pandas as pd
+
+    from .. import io, picking
+    from ..types import Particles
+    from .batch import finish, require_different_names, through
+
+    if options.box < 8:
+        raise ValueError(f"--box must be 8 pixels or more, got {options.box}")
+    require_different_names(options.micrographs)
+    shared = None if options.coordinates.is_dir() else io.read_coordinates(options.coordinates)
+    lenses = {} if options.ctf is None else _lenses(options.ctf)
+
+    def one(path):
+        micrograph = io.read_micrograph(path, pixel_size=options.pixel_size)
+        table = _coordinates(path, shared, options.coordinates)
+        if lenses:
+            if path.stem not in lenses:
+                raise ValueError(f"{options.ctf} has no micrograph {path.stem}")
+            micrograph = type(micrograph)(micrograph.data, micrograph.pixel_size, lenses[path.stem])
+        # The diameter of these records plays no part in cutting boxes.
+        picks = picking.Picks(
+            table[["x", "y"]].to_numpy(), table["score"].to_numpy(), micrograph.pixel_size, micrograph.pixel_size
+        )
+        particles, _ = picking.extract(micrograph, picks, options.box, name=str(path))
+        return particles, len(picks) - len(particles)
+
+    found, failed = through(options.micrographs, one, label="extraction", quiet=options.quiet)
+    parts = [particles for particles, _ in found]
+    numbers = {
+        "micrographs": len(options.micrographs), "particles": sum(map(len, parts)),
+        "over_the_edge": sum(lost for _, lost in found), "failed": len(failed),
+    }  # fmt: skip
+    if parts:
+        pixel_sizes = [particles.pixel_size for particles in parts]
+        if max(pixel_sizes) > 1.01 * min(pixel_sizes):
+            raise ValueError(
+                f"micrographs have pixels of {min(pixel_sizes):g} to {max(pixel_sizes):g} Å; give one size"
+            )
+        joined = Particles(
+            np.concatenate([particles.images for particles in parts]), pixel_sizes[0], ctf=_joined_ctf(parts),
+            metadata=pd.concat([particles.metadata for particles in parts], ignore_index=True),
+        )  # fmt: skip
+        options.out.mkdir(parents=True, exist_ok=True)
+        io.write_particles(joined, options.out / "particles.star")
+    return finish(numbers, failed, options.out)
+
+
+def _coordinates(path, shared, folder):
+    from .. import io
+
+    if shared is not None:
+        table = shared[[Path(name).stem == path.stem for name in shared["micrograph"]]]
+        if table.empty:
+            raise ValueError(f"{folder} has no coordinates of {path.name}")
+        return table
+    for ending in ("_autopick.star", "_manualpick.star", ".star", ".box"):
+        file = folder / f"{path.stem}{ending}"
+        if file.exists():
+            return io.read_coordinates(file)
+    raise ValueError(f"no coordinates of {path.name} in {folder}: expected {path.stem}_autopick.star, .star or .box")
+
+
+def _lenses(path):
+    """CTF by the micrograph's name without folder and ending."""
+    from .. import io
+    from ..types import CTF
+
+    tables = io.read_star(path)
+    table = next((block for block in tables.values() if "rlnMicrographName" in block and "rlnDefocusU" in block), None)
+    if table is None:
+        raise ValueError(f"{path}: no table with rlnMicrographName and rlnDefocusU")
+    optics = tables.get("optics")
+    known = {"defocus_u": "rlnDefocusU", "defocus_v": "rlnDefocusV", "defocus_angle": "rlnDefocusAngle",
+             "phase_shift": "rlnPhaseShift"}  # fmt: skip
+    microscope = {"voltage_kv": "rlnVoltage", "cs_mm": "rlnSphericalAberration",
+                  "amplitude_contrast": "rlnAmplitudeContrast"}  # fmt: skip
+    values = {name: io.column_numbers(table, column, path=path) for name, column in known.items() if column in table}
+    group = [0] * len(table)
+    if optics is not None and "rlnOpticsGroup" in table:
+        order = {number: row for row, number in enumerate(optics["rlnOpticsGroup"])}
+        group = [order[number] for number in table["rlnOpticsGroup"]]
+    for name, column in microscope.items():
+        if optics is not None and column in optics:
+            values[name] = io.column_numbers(optics, column, path=path)[group]
+        elif column in table:
+            values[name] = io.column_numbers(table, column, path=path)
+    return {
+        Path(name).stem: CTF(**{field: float(column[row]) for field, column in values.items()})
+        for row, name in enumerate(table["rlnMicrographName"])
+    }
+
+
+def _joined_ctf(parts):
+    from ..types import CTF
+
+    if any(particles.ctf is None for particles in parts):
+        return None
+    fields = CTF.__dataclass_fields__
+    return CTF(**{name: np.concatenate([getattr(particles.ctf, name) for particles in parts]) for name in fields})

@@ -1,0 +1,150 @@
+"""Template matching: normalised cross-correlation with references turned in the plane."""
+
+import numpy as np
+import scipy.fft
+import scipy.ndimage
+
+from .. import ctf as ctf_room
+from .. import projection, rotations
+from ..types import Poses
+from .preparation import find_peaks, prepare, robust_scaled
+from .records import Picks
+
+__all__ = ["correlation_map", "pick_templates", "reference_images"]
+
+SEPARATION = 0.6  # diameters, as blobs
+
+
+def reference_images(volume, *, order=0):
+    """Projections of a volume along the directions of a HEALPix grid of the half sphere, protein bright.
+
+    Parameters
+    ----------
+    volume : Volume
+    order : int
+        12 · 4^order directions on the sphere; opposite ones give mirror images, and both are kept.
+
+    Returns
+    -------
+    ndarray (n, d, d)
+    """
+    directions = rotations.directions_to_angles(rotations.healpix_directions(order))
+    angles = np.column_stack([directions, np.zeros(len(directions))])
+    return projection.project(volume, Poses(rotations.from_relion_angles(angles)))
+
+
+def pick_templates(
+    micrograph, references, diameter, *, pixel_size, ctf=None, angle_step=5.0, threshold=4.0, separation=SEPARATION
+):
+    """Places that look like one of the references at some in-plane angle.
+
+    Parameters
+    ----------
+    micrograph : Micrograph or Prepared
+        Protein dark (micrograph).
+    references : ndarray (k, d, d)
+        Protein bright, centred.
+    diameter : float
+        Å, of the circle that is compared.
+    pixel_size : float
+        Å, of the references.
+    ctf : CTF of one image, optional
+        Of the micrograph; the references are modulated by it. The micrograph's own by default, none if it has none.
+    angle_step : float
+        Degrees, in the plane.
+    threshold : float
+        Robust standard deviations of the best correlation above its median.
+    separation : float
+        Diameters.
+
+    Returns
+    -------
+    Picks
+        Scores in robust standard deviations of the map of best correlations.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `prepare`; references that are not square, not finite or constant.
+
+    Notes
+    -----
+    Roseman, Ultramicroscopy 94:225 (2003). The best of many references correlates with noise too: what is picked
+    then looks like the references when averaged ("Einstein from noise", Henderson, PNAS 110:18037 (2013)).
+    """
+    prepared = micrograph if hasattr(micrograph, "usable") else prepare(micrograph, diameter)
+    ctf = getattr(micrograph, "ctf", None) if ctf is None else ctf
+    response = robust_scaled(
+        correlation_map(prepared, references, pixel_size=pixel_size, ctf=ctf, angle_step=angle_step), prepared.usable
+    )
+    places, height = find_peaks(response, prepared, separation * prepared.diameter_px)
+    picks = Picks(prepared.to_micrograph(places), height, prepared.pixel_size, prepared.diameter)
+    return picks.above(threshold)
+
+
+def correlation_map(prepared, references, *, pixel_size, ctf=None, angle_step=5.0):
+    """Highest normalised cross-correlation over references and angles at every place, in [−1, 1].
+
+    Parameters
+    ----------
+    prepared : Prepared
+    references : ndarray (k, d, d)
+    pixel_size : float
+    ctf : CTF of one image, optional
+    angle_step : float
+
+    Returns
+    -------
+    ndarray (h, w), float32
+    """
+    references = _checked(references)
+    if not 0 < angle_step <= 360:
+        raise ValueError(f"angle_step must lie in (0, 360] degrees, got {angle_step}")
+    small_pixel = prepared.pixel_size * prepared.binning
+    if ctf is not None:
+        size = references.shape[-1]
+        references = np.pad(references, [(0, 0), (size // 2, size // 2), (size // 2, size // 2)])
+        references = ctf_room.apply(references, ctf, pixel_size)
+    scale = small_pixel / pixel_size
+    if scale > 1:
+        references = scipy.ndimage.gaussian_filter(references, (0, 0.4 * scale, 0.4 * scale))
+    reach = int(np.ceil(prepared.diameter_px / 2))
+    offset = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(float)
+    inside = np.hypot(*offset) <= prepared.diameter_px / 2
+    image = prepared.image
+    fast = tuple(scipy.fft.next_fast_len(n + 2 * reach, real=True) for n in image.shape)
+
+    def transformed(kernel):
+        embedded = np.zeros(fast, dtype=np.float32)
+        embedded[: 2 * reach + 1, : 2 * reach + 1] = kernel
+        return np.conj(scipy.fft.rfft2(np.roll(embedded, (-reach, -reach), axis=(0, 1))))
+
+    def back(values):
+        return scipy.fft.irfft2(values, fast)[: image.shape[0], : image.shape[1]]
+
+    whole, disc, count = scipy.fft.rfft2(image, fast), transformed(inside), inside.sum()
+    mean = back(whole * disc) / count
+    energy = back(scipy.fft.rfft2(image**2, fast) * disc) - count * mean**2
+    best = np.full(image.shape, -np.inf, dtype=np.float32)
+    centre = references.shape[-1] // 2
+    for reference in references:
+        for angle in np.radians(np.arange(0, 360, angle_step)):
+            cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
+            where = [centre + cosine * offset[0] + sine * offset[1], centre - sine * offset[0] + cosine * offset[1]]
+            turned = scipy.ndimage.map_coordinates(reference, where, order=1)
+            turned = np.where(inside, turned - turned[inside].mean(), 0)
+            length = np.sqrt((turned**2).sum())
+            if length > 0:
+                np.maximum(best, back(whole * transformed(turned / length)), out=best)
+    return best / np.sqrt(np.maximum(energy, 1e-3 * count))
+
+
+def _checked(references):
+    references = np.asarray(references, dtype=np.float32)
+    if references.ndim == 2:
+        references = references[None]
+    if references.ndim != 3 or references.shape[1] != references.shape[2] or not len(references):
+        raise ValueError(f"references are images (k, d, d), got shape {references.shape}")
+    if not np.isfinite(references).all() or (np.ptp(references, axis=(1, 2)) == 0).any():
+        raise ValueError("references must be finite, and none of them constant")
+    return references
