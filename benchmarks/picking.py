@@ -90,7 +90,7 @@ def simulated(n):
         candidates = propose(micrograph, RIBOSOME)
         own = picking.score_picks(picking.pick_without_model(candidates, RIBOSOME), truth.centres)
         seconds = time.process_time() - start
-        picks = picking.pick_templates(candidates.prepared, references, RIBOSOME, pixel_size=4.0, ctf=micrograph.ctf)
+        picks = picking.pick_templates(candidates.prepared, references, RIBOSOME, pixel_size=4.0, ctf=truth.ctf)
         templates = picking.score_picks(picks, truth.centres)
         blobs = picking.score_picks(picking.pick_blobs(candidates.prepared, RIBOSOME), truth.centres)
         rows.append([blobs.f1, own.f1, templates.f1, own.centring_error, templates.centring_error])
