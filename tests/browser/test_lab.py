@@ -66,6 +66,14 @@ def test_at_what_defocus(lab, page):
     assert not complaints(page)
 
 
+@on("04_where_are_the_particles.ipynb")
+def test_where_are_the_particles(lab, page):
+    (panel,) = lab.panels(page)
+    assert move_every_slider(lab, panel) == ["diameter (Å)", "threshold (log odds)"]
+    assert lab.execute(page, "print(view.size.value, view.threshold.value, len(view.result))").startswith("600.0 5.0 ")
+    assert not complaints(page)
+
+
 @on("06_chicken_and_egg.ipynb")
 def test_chicken_and_egg(lab, page):
     (panel,) = lab.panels(page)
