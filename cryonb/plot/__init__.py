@@ -3,7 +3,8 @@
 Nothing here computes a number that a reader might want, and nothing calls ``show``.
 """
 
-from .atoms import q_strip, ramachandran, suspicion_strip
+from .atoms import q_strip, ramachandran, ramachandran_moves, spread_strip, suspicion_strip
+from .atoms_in_map import model_in_map
 from .bayes import (
     angular_error,
     class_averages,
@@ -69,6 +70,7 @@ __all__ = [
     "local_resolution_slices",
     "noise_substitution",
     "micrograph",
+    "model_in_map",
     "occupancy",
     "orientation_distribution",
     "path",
@@ -78,12 +80,14 @@ __all__ = [
     "projection_montage",
     "q_strip",
     "ramachandran",
+    "ramachandran_moves",
     "recovered",
     "reslog",
     "responsibilities",
     "responsibility",
     "shell_spectra",
     "spectrum",
+    "spread_strip",
     "surface",
     "surface_strip",
     "suspicion_strip",
