@@ -295,7 +295,7 @@ def test_the_residue_explorer_goes_where_it_is_told(protein_in_map):
     assert panel.result == ("A 12", 0.9) and panel.residue.value == 12
     click(panel.strip, 24.8, 0.5)
     assert panel.result == ("A 26", 0.1) and "A 26" in panel.caption.value
-    assert said(panel.ngl_view, "autoView")[-1]["args"] == ["24-28:A", 0]
+    assert said(panel.ngl_view, "autoView")[-1]["args"] == ["25-27:A", 0]
     assert panel._marker.get_xdata() == [25, 25]
     phi, psi = panel._scores[0].torsions[10, :2]  # of the spoilt model, where no other residue is
     click(panel.torsions, phi, psi)

@@ -15,7 +15,7 @@ from .panel import Panel, slider
 __all__ = ["EnsembleExplorer", "ResidueExplorer"]
 
 BEFORE, AFTER, OTHERS = "#D55E00", "#0072B2", "#b8b8b8"
-ASIDE = 2  # residues to each side that the camera takes in
+ASIDE = 1  # residues to each side that the camera takes in
 REACH = 25.0  # degrees from a click to the residue that it means
 
 
@@ -36,12 +36,12 @@ class _ChainExplorer(Panel):
         self.level.continuous_update = False
         self._sigma, self._models = sigma, list(models)
         self.scene = model_scene(
-            volume, list(models.values()), level=self.level.value * sigma, colors=colors, size_px=(420, 340)
+            volume, list(models.values()), level=self.level.value * sigma, colors=colors, size_px=(400, 340)
         )
         self.ngl_view = view(self.scene)
         self.caption = ipywidgets.HTML()
         with plt.style.context(plot.STYLE):
-            figure = Figure(figsize=(8.2, 1.9), layout="constrained")
+            figure = Figure(figsize=(7.4, 1.9), layout="constrained")
             self.strip = clickable_canvas(figure, self._on_strip)
             ax = figure.subplots()
             self._draw_strip(ax)
@@ -118,7 +118,7 @@ class ResidueExplorer(_ChainExplorer):
         self.shown = ipywidgets.Dropdown(options=names, description="model", style={"description_width": "150px"})
         self._scores = [ramachandran(model) for model in models.values()]
         with plt.style.context(plot.STYLE):
-            figure = Figure(figsize=(3.7, 3.4), layout="constrained")
+            figure = Figure(figsize=(3.4, 3.4), layout="constrained")
             self.torsions = clickable_canvas(figure, self._on_torsions)
             ax = figure.subplots()
             if after is None:

@@ -153,7 +153,7 @@ def encode_model(model, centre):
     return structure.make_mmcif_document().as_string()
 
 
-def model_scene(volume, models, *, level, colors, radius=12.0, size_px=(420, 360)):
+def model_scene(volume, models, *, level, colors, radius=8.0, size_px=(420, 360)):
     """Models as sticks in a map drawn as a mesh around the place that is looked at; a plain dict for `view`.
 
     Parameters
@@ -166,7 +166,7 @@ def model_scene(volume, models, *, level, colors, radius=12.0, size_px=(420, 360
     colors : sequence of str
         Of the carbon atoms of each model; hexadecimal.
     radius : float
-        Å around the middle of the view within which the map is drawn.
+        Å around the middle of the view: the map is drawn to there, and nothing in front of or behind it.
     size_px : (int, int)
 
     Returns
@@ -180,7 +180,8 @@ def model_scene(volume, models, *, level, colors, radius=12.0, size_px=(420, 360
     components = [{"map": content, "isolevel": level / step, "color": "#8a8a8a", "visible": True, "radius": radius}]
     for model, color in zip(models, colors):
         components.append({"model": encode_model(model, centre), "color": color, "visible": True})
-    return {"components": components, "size_px": tuple(size_px), "step": step}
+    share = min(1.0, radius / (np.sqrt(0.75) * volume.box_size))  # of the scene's radius, the box's half diagonal
+    return {"components": components, "size_px": tuple(size_px), "step": step, "slab": share}
 
 
 def look_at(ngl_view, component, selection):
@@ -208,7 +209,11 @@ def view(scene):
     ngl_view.layout.width, ngl_view.layout.height = width, height
     with ngl_view.hold_sync():  # nglview's archive of calls goes to the browser once, not once per call
         ngl_view.camera = "orthographic"
-        ngl_view.stage.set_parameters(fog_near=60, fog_far=160)
+        if "slab" in scene:  # NGL counts from 0, the front of the scene, to 100, its back
+            front, back = 50 - 50 * scene["slab"], 50 + 50 * scene["slab"]
+            ngl_view.stage.set_parameters(clip_near=front, clip_far=back, fog_near=50, fog_far=2 * back - 50)
+        else:
+            ngl_view.stage.set_parameters(fog_near=60, fog_far=160)
         for index, component in enumerate(scene["components"]):
             if "model" in component:
                 ngl_view.add_component(StringIO(component["model"]), ext="cif", default_representation=False)
