@@ -144,8 +144,10 @@ def main():
             print(f"seed {seed} {name}: true {row['true_resolution']:.2f} Å, says {row['says']:.2f} Å", flush=True)
     numbers = {"particles": options.particles, "snr": options.snr, "seeds": options.seeds, "size_px": setting.size_px}
     numbers |= {"wiener": tuning.wiener, "low_pass": tuning.low_pass} | summary(found, "map") | summary(old, "baseline")
-    difference = np.mean([a["true"] - b["true"] for a, b in zip(found, old)], 0)[1:]
+    each = np.array([a["true"] - b["true"] for a, b in zip(found, old)])[:, 1:]
+    difference, error = each.mean(axis=0), each.std(axis=0) / np.sqrt(max(len(each) - 1, 1))
     numbers |= {
+        "map_minus_baseline": difference.round(4).tolist(), "map_minus_baseline_error": error.round(4).tolist(),
         "shells_where_map_is_lower": int((difference < 0).sum()),
         "least_map_minus_baseline": round(float(difference.min()), 4),
         "map_cpu_s": round(float(np.mean(seconds, 0)[0]), 1), "baseline_cpu_s": round(float(np.mean(seconds, 0)[1]), 1),
