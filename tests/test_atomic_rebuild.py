@@ -15,6 +15,7 @@ from cryonb.atomic import (
     Protocol,
     build_side_chain,
     chi_angles,
+    dock,
     fragment_library,
     main_chain_angles,
     moves,
@@ -315,6 +316,23 @@ def test_noise_supports_nothing_and_moves_nothing_away(short):
     moved = np.linalg.norm(Chains.of(found.model).xyz[:, 1] - short.xyz[:, 1], axis=1)
     assert moved.max() < 1.5
     assert found.scores[0].molprobity <= found.start.molprobity + 0.2
+
+
+def test_a_wrong_hand_is_said():
+    """Of the model as it lies, and of one docked into the mirrored map; of the right map nothing is said."""
+    from cryonb.atomic.refinement import _hand
+
+    library = fragment_library()
+    truth = library.model("1ubi")
+    half = simulate.half_maps(truth, 3.5, rng=1).half_1
+    mirrored = dock._mirror(half)
+    quick = Protocol(models=1, rounds=1, fragments=0, anneal=False)
+    found = refine_model(mirrored, mirrored, truth, 3.5, rng=0, protocol=quick)
+    assert any("wrong hand" in note and "mirror both half maps" in note for note in found.notes)
+    laid = Chains.of(dock.dock(truth, mirrored, 4.0, order=1, both_hands=False).model)
+    assert "wrong hand" in _hand(laid, mirrored, training_map(mirrored, laid, 3.5), 3.5)[0]
+    right = Chains.of(truth)
+    assert _hand(right, half, training_map(half, right, 3.5), 3.5) == []
 
 
 def test_the_validation_map_is_not_seen_before_selection(short):
