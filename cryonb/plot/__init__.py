@@ -15,6 +15,7 @@ from .bayes import (
     responsibility,
     shell_spectra,
 )
+from .classic import kernel_bandwidth, sense_graph, view_coordinates
 from .ctf import contrast_transfer, thon_rings
 from .defocus import ctf_fit, equiphase_average
 from .doubts import checks, condition_difference
@@ -64,6 +65,7 @@ __all__ = [
     "image",
     "images",
     "iterations",
+    "kernel_bandwidth",
     "landscape",
     "local_resolution",
     "local_resolution_slices",
@@ -82,10 +84,12 @@ __all__ = [
     "reslog",
     "responsibilities",
     "responsibility",
+    "sense_graph",
     "shell_spectra",
     "spectrum",
     "surface",
     "surface_strip",
     "suspicion_strip",
     "thon_rings",
+    "view_coordinates",
 ]

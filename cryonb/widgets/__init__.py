@@ -3,6 +3,7 @@
 Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryonb.widgets.ngl`).
 """
 
+from .bandwidth import KernelBandwidth
 from .class_selection import ClassSelection
 from .ctf import ContrastTransfer
 from .defocus import ThonRings
@@ -22,6 +23,7 @@ __all__ = [
     "DensityMovie",
     "ImageFormation",
     "Iterations",
+    "KernelBandwidth",
     "LandscapeExplorer",
     "PickingView",
     "Responsibilities",
