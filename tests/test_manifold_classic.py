@@ -242,6 +242,11 @@ def test_a_diameter_beyond_the_box_is_refused(turning):
         classic_landscape(turning[0], rng=0, diameter=500.0)
 
 
+def test_a_view_is_not_compared_with_itself(found):
+    assert len(found.bins) <= 6  # fewer views than each is compared with
+    assert np.all(np.diag(found.agreement) == 0)
+
+
 # --- drawing and the widget ---------------------------------------------------------------------------------------
 
 

@@ -93,5 +93,6 @@ def sense_graph(result, *, ax=None):
     ax.plot(np.cos(turn), np.sin(turn), color="#666666", lw=0.8)
     ax.set(aspect="equal", xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), xticks=[], yticks=[])
     ax.set_xlabel("viewing direction, equal-area, +z in the middle")
+    ax.spines[:].set_visible(False)
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.08), ncols=2)
     return ax
