@@ -39,7 +39,7 @@ def headings(content, marks):
 
 def test_there_are_the_notebooks_of_this_issue():
     there = {path.name.split("_")[0] for path in notebooks()}
-    assert {"00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "12b"} <= there
+    assert {"00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "12b", "13"} <= there
 
 
 def test_name_and_title(notebook):

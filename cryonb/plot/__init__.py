@@ -3,7 +3,8 @@
 Nothing here computes a number that a reader might want, and nothing calls ``show``.
 """
 
-from .atoms import q_strip, ramachandran, suspicion_strip
+from .atoms import q_strip, ramachandran, ramachandran_moves, spread_strip, suspicion_strip
+from .atoms_in_map import model_in_map
 from .bayes import (
     angular_error,
     class_averages,
@@ -71,6 +72,7 @@ __all__ = [
     "local_resolution_slices",
     "noise_substitution",
     "micrograph",
+    "model_in_map",
     "occupancy",
     "orientation_distribution",
     "path",
@@ -80,6 +82,7 @@ __all__ = [
     "projection_montage",
     "q_strip",
     "ramachandran",
+    "ramachandran_moves",
     "recovered",
     "reslog",
     "responsibilities",
@@ -87,6 +90,7 @@ __all__ = [
     "sense_graph",
     "shell_spectra",
     "spectrum",
+    "spread_strip",
     "surface",
     "surface_strip",
     "suspicion_strip",

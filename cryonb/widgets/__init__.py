@@ -3,6 +3,7 @@
 Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryonb.widgets.ngl`).
 """
 
+from .atoms import EnsembleExplorer, ResidueExplorer
 from .bandwidth import KernelBandwidth
 from .class_selection import ClassSelection
 from .ctf import ContrastTransfer
@@ -21,11 +22,13 @@ __all__ = [
     "ClassSelection",
     "ContrastTransfer",
     "DensityMovie",
+    "EnsembleExplorer",
     "ImageFormation",
     "Iterations",
     "KernelBandwidth",
     "LandscapeExplorer",
     "PickingView",
+    "ResidueExplorer",
     "Responsibilities",
     "ThonRings",
     "density_scene",
