@@ -16,6 +16,7 @@ from .bayes import (
     responsibility,
     shell_spectra,
 )
+from .classic import kernel_bandwidth, sense_graph, view_coordinates
 from .ctf import contrast_transfer, thon_rings
 from .defocus import ctf_fit, equiphase_average
 from .doubts import checks, condition_difference
@@ -65,6 +66,7 @@ __all__ = [
     "image",
     "images",
     "iterations",
+    "kernel_bandwidth",
     "landscape",
     "local_resolution",
     "local_resolution_slices",
@@ -85,6 +87,7 @@ __all__ = [
     "reslog",
     "responsibilities",
     "responsibility",
+    "sense_graph",
     "shell_spectra",
     "spectrum",
     "spread_strip",
@@ -92,4 +95,5 @@ __all__ = [
     "surface_strip",
     "suspicion_strip",
     "thon_rings",
+    "view_coordinates",
 ]

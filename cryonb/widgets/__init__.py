@@ -4,6 +4,7 @@ Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryo
 """
 
 from .atoms import EnsembleExplorer, ResidueExplorer
+from .bandwidth import KernelBandwidth
 from .class_selection import ClassSelection
 from .ctf import ContrastTransfer
 from .defocus import ThonRings
@@ -24,6 +25,7 @@ __all__ = [
     "EnsembleExplorer",
     "ImageFormation",
     "Iterations",
+    "KernelBandwidth",
     "LandscapeExplorer",
     "PickingView",
     "ResidueExplorer",

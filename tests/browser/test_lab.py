@@ -140,6 +140,15 @@ def test_how_the_ribosome_moves(lab, page):
     assert not complaints(page)
 
 
+@on("12b_one_view_at_a_time.ipynb")
+def test_one_view_at_a_time(lab, page):
+    (panel,) = lab.panels(page)
+    assert move_every_slider(lab, panel) == ["log₁₀ σ / fitted σ"]
+    wide = "classic.dense_diffusion_map(squared, 10 * fit.sigma, 3)[1]"
+    assert lab.execute(page, f"print(np.array_equal(kernel_panel.result[1], {wide}))") == "True"
+    assert not complaints(page)
+
+
 @on("13_where_do_the_atoms_go.ipynb")
 def test_where_the_atoms_go(lab, page):
     ensemble, residues = lab.panels(page)
