@@ -11,6 +11,7 @@ from cryonb.manifold import (
     find_basins,
     landscape_rms,
     minimum_energy_path,
+    scan_smoothness,
 )
 from cryonb.simulate import closed_valley
 from cryonb.types import EnergyLandscape
@@ -322,6 +323,25 @@ def test_no_path_over_unobserved_cells():
         minimum_energy_path(landscape)
     with pytest.raises(ValueError, match="was not observed"):
         minimum_energy_path(landscape, start=0.5125, end=0.8)
+
+
+def test_the_landscapes_of_a_scan_mix_to_the_deconvolved_one():
+    rng = np.random.default_rng(0)
+    seen = draw(1500, rng, lambda x: double_well(x, barrier=1.5)) + 0.1 * rng.standard_normal(1500)
+    log_likelihood = -0.5 * ((seen[:, None] - CENTERS) / 0.1) ** 2
+    scan = scan_smoothness(log_likelihood, EDGES, gauge="x")
+    whole = deconvolve_landscape(log_likelihood, EDGES, rng=0)
+    assert scan.weight.sum() == pytest.approx(1) and scan.log_evidence.max() == 0
+    assert 0 < scan.best < len(scan.smoothness) - 1  # neither end of the grid
+    used = scan.weight > 1e-9
+    share = scan.weight[used]
+    mixed = share @ [one.energy_kt for one, keep in zip(scan.landscapes, used) if keep]
+    both = np.isfinite(mixed) & np.isfinite(whole.energy_kt)
+    assert both.sum() > 30
+    gap = (mixed - whole.energy_kt)[both]
+    np.testing.assert_allclose(gap, gap.mean(), atol=1e-6)
+    rough = [np.nanmean(one.upper_kt - one.lower_kt) for one in scan.landscapes]
+    assert rough[scan.best - 4] > rough[scan.best] > rough[-1]  # a band at one λ is narrower the smoother it is
 
 
 # --- the published landscape and its look-alike -------------------------------------------------------------------
