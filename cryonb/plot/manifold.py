@@ -268,5 +268,5 @@ def smoothness_evidence(scan, *, ax=None, shown=None):
         where = scan.smoothness[shown], max(scan.log_evidence[shown], -20)
         ax.plot(*where, "o", ms=12, mfc="none", mec="#D55E00", mew=2, label=f"λ = {scan.smoothness[shown]:.1e}")
     ax.set(xscale="log", xlabel="smoothness λ", ylabel="log evidence (nats)", ylim=(-21, 2))
-    ax.legend(loc="lower center")
+    ax.legend(loc="lower left")
     return ax
