@@ -5,6 +5,7 @@ import pytest
 
 from cryonb import io, picking, samples, simulate
 from cryonb.picking.blobs import blob_response
+from cryonb.picking.centring import recentred
 from cryonb.picking.learning import propose
 from cryonb.picking.templates import correlation_map
 from cryonb.simulate import Field, Specimen
@@ -55,9 +56,7 @@ def test_every_picker_finds_ribosomes(ribosomes, candidates):
     picked = {
         "blobs": picking.pick_blobs(candidates.prepared, 300.0),
         "own": picking.pick_without_model(candidates, 300.0),
-        "templates": picking.pick_templates(
-            candidates.prepared, references, 300.0, pixel_size=4.0, angle_step=15, threshold=3
-        ),
+        "templates": picking.pick_templates(candidates.prepared, references, 300.0, pixel_size=4.0, angle_step=15),
     }
     for name, picks in picked.items():
         found = picking.score_picks(picks, truth.centres)
@@ -145,6 +144,30 @@ def test_repeated_margins_and_dirt_are_not_picked():
     picks = picking.pick_blobs(Micrograph(data, 5.0), 100.0, threshold=4)
     assert (picks.centres[:, 0] > 25).all()
     assert not ((picks.centres[:, 0] > 240) & (picks.centres[:, 1] > 180)).any()
+
+
+def test_particles_beside_carbon_are_kept_and_none_on_it():
+    """Carbon darkens the background beside it; no ice is lost for that (the truth keeps particles off carbon)."""
+    lens = CTF(18500, 17500, 30, b_factor=80)
+    field = Field(lens, (1024, 1024), 4.0, snr=0.05, ice_gradient=0.6, carbon=0.15, contaminants=4)
+    micrograph, truth = simulate.micrograph(Specimen(samples.ribosome(), 40, name="80S"), field, rng=5)
+    prepared = picking.prepare(micrograph, 300.0)
+    column, row = np.rint(prepared.from_micrograph(truth.centres)).astype(int).T
+    assert prepared.usable[row, column].mean() > 0.95
+    carbon = truth.thickness[2::4, 2::4] > 2.5
+    assert carbon.mean() > 0.04 and prepared.usable[carbon].mean() < 0.1
+    found = picking.score_picks(picking.pick_without_model(prepared, 300.0), truth.centres)
+    assert found.precision > 0.95 and found.recall > 0.9
+
+
+def test_recentring_brings_picks_nearer_to_the_truth(ribosomes, candidates):
+    truth = ribosomes[1].centres
+    as_found, moved = (
+        picking.score_picks(picking.pick_without_model(candidates, 300.0, recentre=how), truth) for how in (False, True)
+    )
+    assert moved.f1 >= as_found.f1 and moved.centring_error < 0.93 * as_found.centring_error
+    few = candidates.places[:5]
+    np.testing.assert_array_equal(recentred(candidates.prepared, few), few)
 
 
 def test_some_nan_pixels_are_masked():

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from .. import io
-from ..protein import dihedral
+from ..protein import backbone_torsions
 from ..types import AtomicModel
 from .residues import CA, C, Chains, N, atom_names, build_side_chain, chi_angles
 
@@ -297,11 +297,8 @@ class FragmentLibrary:
     @functools.cached_property
     def angles(self):
         """φ and ψ, ndarray (n, 2), degrees, NaN at ends of segments."""
-        linked = self.chain[1:] == self.chain[:-1]
-        main, angles = self.main_chain, np.full((len(self), 2), np.nan)
-        angles[1:, 0] = np.where(linked, dihedral(main[:-1, C], main[1:, N], main[1:, CA], main[1:, C]), np.nan)
-        angles[:-1, 1] = np.where(linked, dihedral(main[:-1, N], main[:-1, CA], main[:-1, C], main[1:, N]), np.nan)
-        return angles
+        linked = np.append(False, self.chain[1:] == self.chain[:-1])
+        return backbone_torsions(self.main_chain[:, N], self.main_chain[:, CA], self.main_chain[:, C], linked)[:, :2]
 
     @functools.cached_property
     def structure(self):

@@ -239,6 +239,8 @@ def read_micrograph(path, *, pixel_size=None):
         from PIL import Image
 
         with Image.open(path) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise ValueError(f"{path}: expected one image, got {image.n_frames}; read_movie reads it")
             # Row 0 is the top of the picture here and the first row of an MRC file there, as RELION takes them.
             return Micrograph(np.asarray(image.convert("F")), _known(pixel_size or 0, path, "pixel_size"))
     data, header = read_mrc(path)

@@ -3,14 +3,15 @@
 Every job is a module with ``add_arguments(parser)`` and ``execute(options)``, which returns the numbers of its summary.
 """
 
-from . import classify2d, classify3d, ctf, extract, initial_model, pick, refine, refine_model, resolution
+from . import classify2d, classify3d, ctf, extract, initial_model, motion, pick, refine, refine_model, resolution
 
 __all__ = [
-    "COMMANDS", "classify2d", "classify3d", "ctf", "extract", "initial_model", "pick", "refine", "refine_model",
-    "resolution",
+    "COMMANDS", "classify2d", "classify3d", "ctf", "extract", "initial_model", "motion", "pick", "refine",
+    "refine_model", "resolution",
 ]  # fmt: skip
 
 COMMANDS = {
+    "motion": (motion, "micrographs from the frames of movies, drift taken out and weighted by dose"),
     "ctf": (ctf, "defocus and astigmatism of micrographs, with error bars"),
     "pick": (pick, "coordinates of particles on micrographs"),
     "extract": (extract, "cut particles out of micrographs"),

@@ -73,8 +73,10 @@ def extract(micrograph, picks, size_px, *, name="micrograph.mrc", background_rad
                 continue
             kept.append(index)
     if not kept:
+        over = int((~fits).sum())
         raise ValueError(
-            f"none of {len(picks)} picks has a whole box of {size_px} pixels inside the micrograph ({width} × {height})"
+            f"none of {len(picks)} picks gives a box of {size_px} pixels of this micrograph ({width} × {height}): "
+            f"{over} reach over the edge, {len(picks) - over} without contrast or with pixels that are not numbers"
         )
     kept = np.array(kept)
     centre = corner[kept] + size_px // 2

@@ -6,6 +6,7 @@ from scipy.spatial import cKDTree
 from scipy.special import expit
 
 from .blobs import SEPARATION, automatic_threshold, blob_response
+from .centring import recentred
 from .features import feature_maps, features_at
 from .preparation import find_peaks, prepare, separated
 from .records import Picks
@@ -54,13 +55,18 @@ class Candidates:
     def _nearest_blob(self, features):
         return self.blob[cKDTree(self.features).query(features)[1]]
 
-    def picks(self, score, threshold):
-        """Candidates of at least a score, well apart: `Picks`."""
+    def picks(self, score, threshold, *, recentre=True):
+        """Candidates of at least a score, well apart and `recentred`: `Picks`."""
         prepared = self.prepared
         keep = np.flatnonzero(score >= threshold)
         keep = keep[separated(self.places[keep], score[keep], SEPARATION * prepared.diameter_px)]
-        centres = prepared.to_micrograph(self.places[keep])
-        return Picks(centres, score[keep], prepared.pixel_size, prepared.diameter, float(threshold))
+        places, score = self.places[keep], score[keep]
+        if recentre:
+            places = recentred(prepared, places)
+            keep = separated(places, score, SEPARATION * prepared.diameter_px)
+            places, score = places[keep], score[keep]
+        centres = prepared.to_micrograph(places)
+        return Picks(centres, score, prepared.pixel_size, prepared.diameter, float(threshold))
 
 
 def propose(micrograph, diameter):
@@ -88,7 +94,7 @@ def propose(micrograph, diameter):
     return Candidates(prepared, places, height, threshold, feature_maps(prepared))
 
 
-def pick_without_model(micrograph, diameter, *, threshold=0.0):
+def pick_without_model(micrograph, diameter, *, threshold=0.0, recentre=True):
     """Learn from the clearest and the emptiest places of the micrograph itself, then score all the others.
 
     Parameters
@@ -99,6 +105,8 @@ def pick_without_model(micrograph, diameter, *, threshold=0.0):
         Å.
     threshold : float
         Log odds from which a place is kept.
+    recentre : bool
+        Move each pick to where it correlates most with the rotational average of all (`centring.recentred`).
 
     Returns
     -------
@@ -113,7 +121,7 @@ def pick_without_model(micrograph, diameter, *, threshold=0.0):
     come from outside. Where fewer than ten places are sure, the blob score alone decides.
     """
     candidates = micrograph if isinstance(micrograph, Candidates) else propose(micrograph, diameter)
-    return candidates.picks(candidates.own_logit(), threshold)
+    return candidates.picks(candidates.own_logit(), threshold, recentre=recentre)
 
 
 class ClickPicker:
@@ -194,16 +202,18 @@ class ClickPicker:
         """
         return self._score(self.propose(micrograph))
 
-    def pick(self, micrograph, *, threshold=0.0):
+    def pick(self, micrograph, *, threshold=0.0, recentre=True):
         """`Picks` of a micrograph; scores are log odds.
 
         Parameters
         ----------
         micrograph : Micrograph or Candidates
         threshold : float
+        recentre : bool
+            As in `pick_without_model`.
         """
         candidates = self.propose(micrograph)
-        return candidates.picks(self._score(candidates), threshold)
+        return candidates.picks(self._score(candidates), threshold, recentre=recentre)
 
     def suggest(self, micrograph, n=10, *, exclude=()):
         """Centres (n, 2) in pixels of the places that would teach most, most uncertain first.

@@ -15,6 +15,8 @@ SMALL_PX = 18  # a particle's diameter after binning is between this and twice t
 FLAT = 0.35  # a margin repeated from its edge has less than this share of the usual gradient
 # Carbon, ice and dirt: a grey level this many robust standard deviations off, over this many diameters.
 OUTLIER, DIRT_WIDTH = 3.0, 1.6
+SURFACE_ROUNDS, ROUNDS = 8, 4  # of the surface's robust fit, and at most of background and dirt in turn
+CLEARANCE = 0.35  # diameters from dirt, whose smoothed outline already lies outside it
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +82,10 @@ def prepare(micrograph, diameter):
     -----
     Blocks of pixels are averaged until the diameter is 18 to 36 pixels, and a Gaussian background (σ two diameters) is
     taken off. Not usable: pixels that are not finite, margins that repeat their edge (gradient below 0.35 of the
-    median), whatever differs by 3 robust standard deviations in a patch wider than 1.6 diameters (carbon, ice, dirt),
-    and half a diameter around all of these.
+    median) and half a diameter around both; whatever differs by 3 robust standard deviations in a patch wider than 1.6
+    diameters (carbon, ice, dirt) and 0.35 diameters around it. Dirt is first looked for against a quadratic surface
+    that is fitted to most of the micrograph, then against the background of what is no dirt: a background that
+    carbon has a part in would be too dark beside it, and the ice there would stand out as if it were dirt.
     """
     if not isinstance(micrograph, Micrograph):
         raise TypeError(f"expected a Micrograph, got {type(micrograph).__name__}")
@@ -105,9 +109,15 @@ def prepare(micrograph, diameter):
     bad |= _margins(image)
     if bad.mean() > 0.95:
         raise ValueError("nothing of this micrograph can be used: it is flat, repeated from its edge, or dead")
-    image = _flattened(image, ~bad, 2 * small)
-    bad |= _dirt(image, ~bad, small)
-    usable = scipy.ndimage.distance_transform_edt(np.pad(~bad, 1))[1:-1, 1:-1] > small / 2
+    edge = _distance(~bad)
+    dirt = _dirt(_without_slope(image, ~bad, small), ~bad, small)
+    for _ in range(ROUNDS):
+        flat = _flattened(image, ~(bad | dirt), 2 * small)
+        before, dirt = dirt, _dirt(flat, ~bad, small)
+        if (dirt == before).all():
+            break
+    image = np.where(bad | dirt, 0, flat)
+    usable = (edge > small / 2) & (_distance(~dirt, border=False) > CLEARANCE * small)
     if usable.mean() < 0.02:
         raise ValueError("nothing of this micrograph can be used: carbon, dirt or margins cover it")
     spread = _robust_sd(image[usable])
@@ -180,6 +190,13 @@ def robust_scaled(response, usable):
     return (response - np.median(values)) / (spread if spread > 0 else 1.0)
 
 
+def _distance(good, *, border=True):
+    """Distance of every pixel from the nearest that is not good; what lies beyond the border is not good either."""
+    if border:
+        return scipy.ndimage.distance_transform_edt(np.pad(good, 1))[1:-1, 1:-1]
+    return np.full(good.shape, np.inf) if good.all() else scipy.ndimage.distance_transform_edt(good)
+
+
 def _robust_sd(values):
     return 1.4826 * np.median(np.abs(values - np.median(values)))
 
@@ -214,19 +231,38 @@ def _margins(image):
     return bad
 
 
+def _without_slope(image, good, small):
+    """Image minus the quadratic surface of most of it: residuals beyond three robust deviations do not count."""
+    mean = scipy.ndimage.gaussian_filter(np.where(good, image, np.median(image[good])), small / 4)
+    y, x = (2 * np.arange(n) / n - 1 for n in image.shape)
+    x, y = np.meshgrid(x, y)
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
+    step = max(1, int(small / 4))
+    sparse = (slice(step // 2, None, step),) * 2
+    columns, values = terms[:, *sparse][:, good[sparse]].T, mean[sparse][good[sparse]]
+    left = values - np.median(values)
+    for _ in range(SURFACE_ROUNDS):
+        kept = np.abs(left) <= OUTLIER * _robust_sd(left)
+        surface = np.linalg.lstsq(columns[kept], values[kept], rcond=None)[0]
+        left = values - columns @ surface
+        left = left - np.median(left)
+    return image - np.tensordot(surface, terms, 1)
+
+
 def _flattened(image, good, sigma):
     weight = scipy.ndimage.gaussian_filter(good.astype(np.float32), sigma, truncate=3)
     mean = np.median(image[good])
     total = scipy.ndimage.gaussian_filter(np.where(good, image - mean, 0), sigma, truncate=3)
-    return np.where(good, image - mean - total / np.maximum(weight, 1e-3), 0)
+    return image - mean - total / np.maximum(weight, 1e-3)
 
 
 def _dirt(image, good, small):
     """Where something dark or bright is wider than ``DIRT_WIDTH`` particles."""
-    mean = scipy.ndimage.gaussian_filter(image, small / 4)
+    mean = scipy.ndimage.gaussian_filter(np.where(good, image, np.median(image[good])), small / 4)
+    mean = np.where(good, mean, 0)
     outlier = np.abs(mean - np.median(mean[good])) > OUTLIER * _robust_sd(mean[good])
     reach = DIRT_WIDTH * small / 2
-    core = scipy.ndimage.distance_transform_edt(np.pad(outlier & good, 1))[1:-1, 1:-1] > reach
+    core = _distance(outlier | ~good, border=False) > reach
     if not core.any():
         return np.zeros_like(good)
     return (scipy.ndimage.distance_transform_edt(~core) <= reach) & good

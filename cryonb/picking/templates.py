@@ -7,6 +7,7 @@ import scipy.ndimage
 from .. import ctf as ctf_room
 from .. import projection, rotations
 from ..types import Poses
+from .blobs import automatic_threshold
 from .preparation import find_peaks, prepare, robust_scaled
 from .records import Picks
 
@@ -34,7 +35,7 @@ def reference_images(volume, *, order=0):
 
 
 def pick_templates(
-    micrograph, references, diameter, *, pixel_size, ctf=None, angle_step=5.0, threshold=4.0, separation=SEPARATION
+    micrograph, references, diameter, *, pixel_size, ctf=None, angle_step=5.0, threshold=None, separation=SEPARATION
 ):
     """Places that look like one of the references at some in-plane angle.
 
@@ -52,8 +53,9 @@ def pick_templates(
         Of the micrograph; the references are modulated by it. The micrograph's own by default, none if it has none.
     angle_step : float
         Degrees, in the plane.
-    threshold : float
-        Robust standard deviations of the best correlation above its median.
+    threshold : float, optional
+        Robust standard deviations of the best correlation above its median; `automatic_threshold` by default, from the
+        peaks of the correlation with the references and with their negatives.
     separation : float
         Diameters.
 
@@ -70,14 +72,19 @@ def pick_templates(
     Notes
     -----
     Roseman, Ultramicroscopy 94:225 (2003). The best of many references correlates with noise too: what is picked
-    then looks like the references when averaged ("Einstein from noise", Henderson, PNAS 110:18037 (2013)).
+    then looks like the references when averaged ("Einstein from noise", Henderson, PNAS 110:18037 (2013)). How high it
+    gets depends on the references: with a CTF they hold finer detail, of which noise finds more that fits. A fixed
+    threshold therefore does not carry over from one set to another; the automatic one measures noise by the negatives.
     """
     prepared = micrograph if hasattr(micrograph, "usable") else prepare(micrograph, diameter)
     ctf = getattr(micrograph, "ctf", None) if ctf is None else ctf
-    response = robust_scaled(
-        correlation_map(prepared, references, pixel_size=pixel_size, ctf=ctf, angle_step=angle_step), prepared.usable
+    found = _correlations(prepared, references, pixel_size, ctf, angle_step)
+    (places, height), (_, opposite) = (
+        find_peaks(robust_scaled(response, prepared.usable), prepared, separation * prepared.diameter_px)
+        for response in found
     )
-    places, height = find_peaks(response, prepared, separation * prepared.diameter_px)
+    if threshold is None:
+        threshold, _ = automatic_threshold(height, opposite)  # a correlation has no grey level: nothing is too dark
     picks = Picks(prepared.to_micrograph(places), height, prepared.pixel_size, prepared.diameter)
     return picks.above(threshold)
 
@@ -97,6 +104,11 @@ def correlation_map(prepared, references, *, pixel_size, ctf=None, angle_step=5.
     -------
     ndarray (h, w), float32
     """
+    return _correlations(prepared, references, pixel_size, ctf, angle_step)[0]
+
+
+def _correlations(prepared, references, pixel_size, ctf, angle_step):
+    """Highest correlation at every place with the references, and with their negatives."""
     references = _checked(references)
     if not 0 < angle_step <= 360:
         raise ValueError(f"angle_step must lie in (0, 360] degrees, got {angle_step}")
@@ -125,7 +137,7 @@ def correlation_map(prepared, references, *, pixel_size, ctf=None, angle_step=5.
     whole, disc, count = scipy.fft.rfft2(image, fast), transformed(inside), inside.sum()
     mean = back(whole * disc) / count
     energy = back(scipy.fft.rfft2(image**2, fast) * disc) - count * mean**2
-    best = np.full(image.shape, -np.inf, dtype=np.float32)
+    best, worst = (np.full(image.shape, -np.inf, dtype=np.float32) for _ in range(2))
     centre = references.shape[-1] // 2
     for reference in references:
         for angle in np.radians(np.arange(0, 360, angle_step)):
@@ -135,8 +147,11 @@ def correlation_map(prepared, references, *, pixel_size, ctf=None, angle_step=5.
             turned = np.where(inside, turned - turned[inside].mean(), 0)
             length = np.sqrt((turned**2).sum())
             if length > 0:
-                np.maximum(best, back(whole * transformed(turned / length)), out=best)
-    return best / np.sqrt(np.maximum(energy, 1e-3 * count))
+                correlation = back(whole * transformed(turned / length))
+                np.maximum(best, correlation, out=best)
+                np.maximum(worst, -correlation, out=worst)
+    scale = np.sqrt(np.maximum(energy, 1e-3 * count))
+    return best / scale, worst / scale
 
 
 def _checked(references):

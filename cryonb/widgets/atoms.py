@@ -68,9 +68,10 @@ class _ChainExplorer(Panel):
         self._marker.set_xdata([row, row])
         self.strip.draw_idle()
         set_level(self.ngl_view, self.scene, self.level.value * self._sigma)
-        same = np.flatnonzero(self.residues.chains == self.residues.chains[row])
+        chain = self.residues.chains[row]
+        same = np.flatnonzero(self.residues.chains == chain)
         near = self.residues.numbers[same[abs(same - row) <= ASIDE]]
-        look_at(self.ngl_view, 1, f"{near.min()}-{near.max()}:{self.residues.chains[row]}")
+        look_at(self.ngl_view, 1, f"{near.min()}-{near.max()}" + (f":{chain}" if chain else ""))
         show_frame(self.ngl_view, {0} | self._shown())
         return row
 
