@@ -56,9 +56,7 @@ def test_every_picker_finds_ribosomes(ribosomes, candidates):
     picked = {
         "blobs": picking.pick_blobs(candidates.prepared, 300.0),
         "own": picking.pick_without_model(candidates, 300.0),
-        "templates": picking.pick_templates(
-            candidates.prepared, references, 300.0, pixel_size=4.0, angle_step=15
-        ),
+        "templates": picking.pick_templates(candidates.prepared, references, 300.0, pixel_size=4.0, angle_step=15),
     }
     for name, picks in picked.items():
         found = picking.score_picks(picks, truth.centres)
