@@ -25,6 +25,7 @@ def add_arguments(parser):
     parser.add_argument("--box", "--extract_size", type=int, required=True, metavar="PX", help="box size")
     parser.add_argument("--ctf", type=Path, metavar="STAR", help="micrographs_ctf.star of `cryonb ctf` or RELION")
     parser.add_argument("--pixel-size", "--angpix", type=float, metavar="Å", help="instead of the headers'")
+    parser.add_argument("--invert-y", action="store_true", help="of coordinates from a .cs file: see read_coordinates")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -46,7 +47,9 @@ def execute(options):
     if options.box < 8:
         raise ValueError(f"--box must be 8 pixels or more, got {options.box}")
     require_different_names(options.micrographs)
-    shared = None if options.coordinates.is_dir() else io.read_coordinates(options.coordinates)
+    shared = (
+        None if options.coordinates.is_dir() else io.read_coordinates(options.coordinates, invert_y=options.invert_y)
+    )
     lenses = {} if options.ctf is None else _lenses(options.ctf)
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.out, prefix=".parts-") as folder:
