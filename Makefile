@@ -22,8 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 tour: install
 	$(BIN)/python -m cryonb tour --out out/tour
 
+# two processes, a file at a time
 test: install
-	$(BIN)/python -m pytest --doctest-modules --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --doctest-modules --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 	  cryonb tests $(NOTEBOOKS)
 
 lab: install

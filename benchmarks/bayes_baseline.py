@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 
 from cryonb import alignment, bayes, resolution, samples, simulate  # noqa: E402
+from cryonb.bayes.maximisation import sphere  # noqa: E402
 
 BOX, DIAMETER = 403.2, 330.0
 NOISE_RESOLUTIONS = (60.0, 30.0)  # Å, of the references that noise is refined from
@@ -71,7 +72,8 @@ def both(particles, constants, seed, setting):
     middle = time.process_time()
     old = bayes.baseline.refine(particles, reference, rng=seed, **constants, **setting.common)
     seconds = middle - began, time.process_time() - middle
-    unfiltered = setting.truth.with_data((old.half_maps[0].data + old.half_maps[1].data) / 2)
+    mask = sphere(setting.size_px, DIAMETER / setting.pixel)  # as the other is
+    unfiltered = setting.truth.with_data((old.half_maps[0].data + old.half_maps[1].data) / 2 * mask)
     return judge(found, found.volume, setting, 0.143), judge(old, unfiltered, setting, 0.5), seconds
 
 
@@ -142,14 +144,16 @@ def main():
             print(f"seed {seed} {name}: true {row['true_resolution']:.2f} Å, says {row['says']:.2f} Å", flush=True)
     numbers = {"particles": options.particles, "snr": options.snr, "seeds": options.seeds, "size_px": setting.size_px}
     numbers |= {"wiener": tuning.wiener, "low_pass": tuning.low_pass} | summary(found, "map") | summary(old, "baseline")
-    difference = np.mean([a["true"] - b["true"] for a, b in zip(found, old)], 0)[1:]
+    each = np.array([a["true"] - b["true"] for a, b in zip(found, old)])[:, 1:]
+    difference, error = each.mean(axis=0), each.std(axis=0) / np.sqrt(max(len(each) - 1, 1))
     numbers |= {
+        "map_minus_baseline": difference.round(4).tolist(), "map_minus_baseline_error": error.round(4).tolist(),
         "shells_where_map_is_lower": int((difference < 0).sum()),
         "least_map_minus_baseline": round(float(difference.min()), 4),
         "map_cpu_s": round(float(np.mean(seconds, 0)[0]), 1), "baseline_cpu_s": round(float(np.mean(seconds, 0)[1]), 1),
     }  # fmt: skip
     numbers |= from_noise(
-        constants, setting, 200 if options.quick else 1000, NOISE_RESOLUTIONS[: 1 if options.quick else 2]
+        constants, setting, 200 if options.quick else 2000, NOISE_RESOLUTIONS[: 1 if options.quick else 2]
     )
     print(json.dumps(numbers))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .types import AtomicModel
 
-__all__ = ["CHI_ATOMS", "Residues", "dihedral", "residues", "rotate_about", "with_atoms"]
+__all__ = ["CHI_ATOMS", "Residues", "backbone_torsions", "dihedral", "residues", "rotate_about", "with_atoms"]
 
 BOND_LIMIT = 2.5  # Å between C and the next N: a peptide bond is 1.33 Å, a chain break 3 Å and more
 
@@ -100,15 +100,7 @@ class Residues:
         -------
         ndarray (n, 3): φ (C₋₁ N CA C), ψ (N CA C N₊₁) and the ω of the bond before (CA₋₁ C₋₁ N CA).
         """
-        n, ca, c = (self.positions(name, coordinates) for name in ("N", "CA", "C"))
-        torsions = np.full((len(self), 3), np.nan)
-        if len(self) > 1:
-            joined = self.linked[1:, None]
-            before_c, before_ca = np.where(joined, c[:-1], np.nan), np.where(joined, ca[:-1], np.nan)
-            torsions[1:, 0] = dihedral(before_c, n[1:], ca[1:], c[1:])
-            torsions[:-1, 1] = dihedral(n[:-1], ca[:-1], c[:-1], np.where(joined, n[1:], np.nan))
-            torsions[1:, 2] = dihedral(before_ca, before_c, n[1:], ca[1:])
-        return torsions
+        return backbone_torsions(*(self.positions(name, coordinates) for name in ("N", "CA", "C")), self.linked)
 
     def chi(self, coordinates):
         """Side-chain torsions χ1 to χ4 in degrees; ndarray (n, 4), NaN where there is none."""
@@ -164,6 +156,27 @@ def residues(model):
     columns = list(zip(*rows)) if rows else [[], [], [], [], []]
     chains, insertions, names = (np.array(columns[i], dtype=str) for i in (0, 2, 3))
     return Residues(chains, np.array(columns[1], dtype=np.int64), insertions, names, linked, list(columns[4]))
+
+
+def backbone_torsions(n, ca, c, linked):
+    """φ (C₋₁ N CA C), ψ (N CA C N₊₁) and the ω of the bond before (CA₋₁ C₋₁ N CA) of main chains.
+
+    Parameters
+    ----------
+    n, ca, c : ndarray (n, 3)
+        Å; NaN gives NaN.
+    linked : ndarray (n,) bool
+        Bonded to the row before.
+
+    Returns
+    -------
+    ndarray (n, 3): degrees, NaN at chain ends and breaks.
+    """
+    torsions, joined = np.full((len(n), 3), np.nan), np.asarray(linked)[1:]
+    torsions[1:, 0] = np.where(joined, dihedral(c[:-1], n[1:], ca[1:], c[1:]), np.nan)
+    torsions[:-1, 1] = np.where(joined, dihedral(n[:-1], ca[:-1], c[:-1], n[1:]), np.nan)
+    torsions[1:, 2] = np.where(joined, dihedral(ca[:-1], c[:-1], n[1:], ca[1:]), np.nan)
+    return torsions
 
 
 def dihedral(a, b, c, d):

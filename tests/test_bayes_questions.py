@@ -195,6 +195,9 @@ def test_two_classes_are_sorted(two_classes):
     mass = [volume.data.sum() for volume in result.volumes]
     assert mass[heavier] > mass[1 - heavier]
     assert len(result.half_maps) == 2 and "240 particles" in repr(result)
+    # the search stops at 30 Å, the last iteration and the volumes at Nyquist
+    *search, last = (record.max_shell for record in result.iterations)
+    assert max(search) < SIZE // 2 - 3 and last >= SIZE // 2 - 1
 
 
 def test_images_of_uneven_brightness_are_sorted_as_well(two_classes):

@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from scipy.stats import spearmanr
 
-from cryonb import ctf, projection, rotations, simulate
+from cryonb import ctf, plot, projection, rotations, simulate, widgets
 from cryonb.manifold.classic import (
     bin_views,
     classic_landscape,
@@ -240,3 +240,31 @@ def test_bad_input_is_refused(turning, change, message):
 def test_a_diameter_beyond_the_box_is_refused(turning):
     with pytest.raises(ValueError, match="diameter must lie in"):
         classic_landscape(turning[0], rng=0, diameter=500.0)
+
+
+def test_a_view_is_not_compared_with_itself(found):
+    assert len(found.bins) <= 6  # fewer views than each is compared with
+    assert np.all(np.diag(found.agreement) == 0)
+
+
+# --- drawing and the widget ---------------------------------------------------------------------------------------
+
+
+def test_the_bandwidth_the_view_and_the_senses_are_drawn(found):
+    ax = plot.kernel_bandwidth(found.bandwidths[0], sigma=2 * found.bandwidths[0].sigma)
+    assert ax.lines[2].get_xdata()[0] == pytest.approx(np.log(found.bandwidths[0].sigma ** 2 / 2))
+    assert len(ax.lines) == 4
+    graph = plot.sense_graph(found)
+    assert sum(len(group.get_offsets()) for group in graph.collections) == len(found.bins)
+    points = np.random.default_rng(0).normal(size=(20, 3))
+    assert np.allclose(plot.view_coordinates(points, color=points[:, 2]).collections[0].get_offsets(), points[:, :2])
+
+
+def test_the_widget_gives_what_the_diffusion_map_gives():
+    place = np.random.default_rng(0).random(120)
+    squared = (place[:, None] - place) ** 2
+    panel = widgets.KernelBandwidth(squared, color=place, label="place")
+    panel.factor.value = 0.5
+    expected = dense_diffusion_map(squared, panel.fit.sigma * 10**0.5, 3)
+    assert all(np.array_equal(a, b) for a, b in zip(panel.result, expected, strict=True))
+    assert panel.curve.value and panel.cloud.value

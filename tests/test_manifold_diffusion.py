@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 from scipy.stats import spearmanr
 
-from cryonb.manifold import DiffusionMap, curve_coordinate, local_linear_residuals, select_coordinates
+from cryonb.manifold import DiffusionMap, local_linear_residuals, select_coordinates
 from cryonb.manifold.diffusion import kernel_bandwidth, sinkhorn_scaling
 
 
@@ -152,25 +152,3 @@ def test_wrong_arguments_are_refused():
         DiffusionMap().fit(points, covariance=np.ones((30, 2)))
     with pytest.raises(ValueError, match="NaN"):
         DiffusionMap().fit(np.where(points == points[3], np.nan, points))
-
-
-def test_curve_coordinate_is_arclength_along_the_curve():
-    rng = np.random.default_rng(8)
-    # uneven density on a half circle: equal steps of the coordinate are equal angles all the same
-    angle = np.pi * rng.beta(1.5, 1.0, 1500)
-    truth = np.column_stack([np.cos(angle), np.sin(angle)])
-    latents = truth + 0.05 * rng.standard_normal(truth.shape)
-    information = np.broadcast_to(np.eye(2) / 0.05**2, (1500, 2, 2))
-    start = angle + 0.3 * rng.standard_normal(1500)
-    weights, curve = curve_coordinate(latents, information, start)
-    np.testing.assert_allclose(weights.sum(axis=1), 1)
-    steps = np.linalg.norm(np.diff(curve, axis=0), axis=1)
-    assert steps.std() < 0.02 * steps.mean()
-    # the curve lies on the circle, to a fifth of the noise
-    inner = np.hypot(*curve[3:-3].T)
-    assert np.abs(inner - 1).max() < 0.03
-    coordinate = weights @ np.linspace(0, np.pi, weights.shape[1])
-    # a noise of 0.05 along the arc of length π
-    slope, offset = np.polyfit(angle, coordinate, 1)
-    assert slope == pytest.approx(1, abs=0.05)
-    assert np.std(coordinate - slope * angle - offset) < 0.08

@@ -161,14 +161,7 @@ def test_the_explorer_starts_in_the_deepest_well_and_follows_its_slider(explorer
 
 
 def test_a_click_on_the_landscape_moves_the_slider(explorer):
-    from matplotlib.backend_bases import MouseButton, MouseEvent
-
-    ax = explorer.canvas.figure.axes[0]
-    explorer.canvas.draw()
-    x, y = ax.transData.transform((-3.2, 1.0))
-    explorer.canvas.callbacks.process(
-        "button_press_event", MouseEvent("button_press_event", explorer.canvas, x, y, MouseButton.LEFT)
-    )
+    click(explorer.canvas, -3.2, 1.0)
     assert explorer.position.value == 1 and explorer.result[0] == -4.0
 
 
@@ -252,3 +245,105 @@ def test_the_iterations_panel_follows_a_run_and_scrubs_through_it(volume):
     assert panel.result is found.iterations[0] and bytes(panel.view.value) != last
     afterwards = widgets.Iterations(found.iterations, pixel_size=5.0, volumes=found.volumes)
     assert afterwards.result is found.iterations[-1]
+
+
+@pytest.fixture(scope="module")
+def protein_in_map():
+    """Forty residues of the shipped library, three of them bent away, in their own density."""
+    from cryonb import protein
+    from cryonb.atomic import fragment_library
+    from cryonb.types import AtomicModel
+
+    whole = fragment_library().model("1ubi")
+    structure = whole.structure.clone()
+    while len(structure[0][0]) > 40:
+        del structure[0][0][40]
+    model = AtomicModel(structure)
+    moved = model.coordinates + 3.0 * np.isin(model.residue_numbers, [10, 11, 12])[:, None]
+    grid = simulate.box_around(model, 2.0)
+    density = projection.model_density(model, grid, b_factors=model.b_factors + 80)
+    return model, protein.with_atoms(model, coordinates=moved), density
+
+
+def suspected(model, worst):
+    from cryonb import protein
+    from cryonb.atomic.errors import FEATURES, Evidence, Suspicion
+
+    rows = protein.residues(model)
+    wrong = np.where(np.arange(len(rows)) == worst, 0.9, 0.1)
+    return Suspicion(rows, wrong, wrong, Evidence(rows, np.zeros((len(rows), len(FEATURES)))))
+
+
+def click(canvas, x, y):
+    from matplotlib.backend_bases import MouseButton, MouseEvent
+
+    canvas.draw()
+    place = canvas.figure.axes[0].transData.transform((x, y))
+    canvas.callbacks.process(
+        "button_press_event", MouseEvent("button_press_event", canvas, *place, MouseButton.LEFT)
+    )  # fmt: skip
+
+
+def said(ngl_view, method):
+    """What was last asked of the 3D view by the name of a method."""
+    return [call._ngl_msg for call in ngl_view._callbacks_before_loaded if call._ngl_msg["methodName"] == method]
+
+
+def test_the_residue_explorer_goes_where_it_is_told(protein_in_map):
+    model, spoilt, density = protein_in_map
+    panel = widgets.ResidueExplorer(suspected(spoilt, 11), density, spoilt, model, planted=np.arange(40) == 11)
+    assert panel.result == ("A 12", 0.9) and panel.residue.value == 12
+    click(panel.strip, 24.8, 0.5)
+    assert panel.result == ("A 26", 0.1) and "A 26" in panel.caption.value
+    assert said(panel.ngl_view, "autoView")[-1]["args"] == ["25-27:A", 0]
+    assert panel._marker.get_xdata() == [25, 25]
+    phi, psi = panel._scores[0].torsions[10, :2]  # of the spoilt model, where no other residue is
+    click(panel.torsions, phi, psi)
+    assert panel.result[0] == "A 11"
+    assert np.allclose(np.array(panel._ring.get_data())[:, 0], [phi, psi])
+    click(panel.torsions, 100.0, -100.0)  # nobody is there
+    assert panel.result[0] == "A 11"
+
+
+def test_the_residue_explorer_shows_the_model_and_the_level_that_are_chosen(protein_in_map):
+    model, spoilt, density = protein_in_map
+    panel = widgets.ResidueExplorer(suspected(spoilt, 11), density, spoilt, model)
+    panel.shown.value = "after"
+    assert [message["args"] for message in said(panel.ngl_view, "setVisibility")[-3:]] == [[True], [False], [True]]
+    panel.level.value = 2.0
+    _, step = ngl.encode_map(density)
+    asked = said(panel.ngl_view, "setParameters")[-1]
+    assert asked["kwargs"]["isolevel"] * step == pytest.approx(2.0 * density.data.std())
+    alone = widgets.ResidueExplorer(suspected(spoilt, 11), density, spoilt)
+    assert alone.shown.options == ("before",) and alone.result == panel.result
+    with pytest.raises(ValueError, match="the after model must have the 40 residues of the strip"):
+        short = type(model)(model.structure.clone())
+        del short.structure[0][0][0]
+        widgets.ResidueExplorer(suspected(spoilt, 11), density, spoilt, short)
+
+
+def test_models_are_sent_in_the_frame_of_the_map(protein_in_map):
+    import gemmi
+
+    model, _, density = protein_in_map
+    scene = ngl.model_scene(density, [model], level=0.1, colors=["#112233"])
+    block = gemmi.cif.read_string(scene["components"][1]["model"]).sole_block()
+    sent = gemmi.make_structure_from_block(block)
+    first = sent[0][0][0][0].pos.tolist()
+    centre = density.origin + density.size_px // 2 * density.voxel_size
+    assert np.allclose(first, model.coordinates[0] - centre, atol=1e-3)
+    with pytest.raises(ValueError, match="a colour for each of 1 models, got 2"):
+        ngl.model_scene(density, [model], level=0.1, colors=["#112233"] * 2)
+
+
+def test_the_ensemble_starts_where_the_models_disagree_most(protein_in_map):
+    model, spoilt, density = protein_in_map
+    spread = np.where(np.arange(40) == 10, 2.5, 0.1)
+    panel = widgets.EnsembleExplorer([model, spoilt], 0, spread, density)
+    assert panel.result == ("A 11", 2.5)
+    panel.only.value = True
+    assert [message["args"] for message in said(panel.ngl_view, "setVisibility")[-3:]] == [[True], [True], [False]]
+    click(panel.strip, 39.4, 0.2)
+    assert panel.result == ("A 40", 0.1)
+    with pytest.raises(ValueError, match="a spread for each of 40 residues, got 3"):
+        widgets.EnsembleExplorer([model], 0, [1, 2, 3], density)

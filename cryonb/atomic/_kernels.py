@@ -18,7 +18,7 @@ def spline_weights(t, weight, slope):
     slope[2] = -s * (1.5 * s - 2)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _map_at(coefficients, x, y, z, weights, out):
     """Value and gradient (per voxel, x y z) of a spline volume; 0 outside."""
     out[:] = 0.0
@@ -42,7 +42,7 @@ def _map_at(coefficients, x, y, z, weights, out):
             out[3] += weights[1, a] * weights[2, b] * line
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def map_values(coefficients, points, values, gradient):
     """Spline volume at points (n, 3) in voxels, x y z; fills values (n,) and gradient (n, 3) per voxel."""
     weights, out = np.empty((6, 4)), np.empty(4)

@@ -4,6 +4,9 @@ What is not protein stays where it is and only keeps others out; so do chains th
 extra ``atoms``.
 """
 
+import contextlib
+import random
+
 import numpy as np
 
 from . import _kernels
@@ -57,7 +60,10 @@ class Annealer:
         modeller = app.Modeller(topology, positions * unit.angstrom)
         field = app.ForceField("amber14/protein.ff14SB.xml")
         try:
-            modeller.addHydrogens(field, variants=_variants(topology))
+            with _same_every_time():
+                modeller.addHydrogens(
+                    field, variants=_variants(topology), platform=openmm.Platform.getPlatformByName("Reference")
+                )
             system = field.createSystem(
                 modeller.topology,
                 nonbondedMethod=app.CutoffNonPeriodic,
@@ -78,7 +84,8 @@ class Annealer:
             self._cmap(system, ramachandran)
         integrator = openmm.LangevinMiddleIntegrator(WARM, FRICTION_PER_PS, STEP_PS)
         platform = openmm.Platform.getPlatformByName("CPU")
-        self.context = openmm.Context(system, integrator, platform, {"Threads": str(threads)})
+        properties = {"Threads": str(threads), "DeterministicForces": "true"}
+        self.context = openmm.Context(system, integrator, platform, properties)
         self._terms = None
 
     def _hydrogens(self, topology, xyz):
@@ -201,9 +208,11 @@ class Annealer:
         """
         self._terms = field.coefficients, field.scale, field.origin
         context, unit = self.context, self._unit
+        seed = int(np.random.default_rng(rng).integers(1, 2**31 - 1))
+        context.getIntegrator().setRandomNumberSeed(seed)
+        context.reinitialize()  # a seed counts from here on only
         context.setParameter("map_weight", ANNEAL_WEIGHT * (REFERENCE / resolution) ** FADE)
         start = self._all_atoms(xyz) / 10.0
-        seed = int(np.random.default_rng(rng).integers(1, 2**31 - 1))
         for picoseconds_now, downhill in ((picoseconds, minimise), (0.0, 5 * minimise)):
             context.setPositions(start)
             try:
@@ -227,7 +236,6 @@ class Annealer:
         self._mm.LocalEnergyMinimizer.minimize(context, 10.0, minimise)
         if steps:
             integrator = context.getIntegrator()
-            integrator.setRandomNumberSeed(seed)
             context.setVelocitiesToTemperature(warm, seed)
             for part in range(20):
                 integrator.setTemperature(warm * (1 - part / 20))
@@ -246,6 +254,17 @@ class Annealer:
         bond, angle, torsion = self._hydrogen_form
         whole[self._hydrogen_rows[:, 0]] = place_atom(whole[b], whole[a], whole[parent], bond, angle, torsion)
         return np.concatenate([whole, self._neighbours])
+
+
+@contextlib.contextmanager
+def _same_every_time():
+    """OpenMM places hydrogens with Python's own random numbers; here they are always the same."""
+    state = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _terminal_oxygen(blocks):

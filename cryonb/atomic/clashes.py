@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from .. import protein
 from .bonds import HYDROGENS, SIDE_BONDS
-from .torsions import place
+from .residues import place_atom
 
 __all__ = ["Clashes", "clashes", "hydrogens"]
 
@@ -148,10 +148,7 @@ def _ride(rule, parent, around, bonded, xyz, name):
         return []
     element, angle, torsions = turning
     torsions = (0,) if name == "TYR" else torsions  # in the ring's plane
-    return [
-        place(xyz[beyond[0]], xyz[around[0]], centre, LENGTH[element], np.array(angle), np.array(float(torsion)))
-        for torsion in torsions
-    ]
+    return [place_atom(xyz[beyond[0]], xyz[around[0]], centre, LENGTH[element], angle, torsion) for torsion in torsions]
 
 
 def _unit(vector):

@@ -12,6 +12,7 @@ import scipy.ndimage
 
 from ..projection import atoms_to_density, density_gradients, low_pass, model_density, scattering_factors
 from ..types import Volume
+from ._kernels import map_values
 
 __all__ = ["Correlation", "map_correlation", "model_density", "prepare_map", "sample", "width_at"]
 
@@ -182,7 +183,7 @@ def sample(volume, points, *, order=1, gradient=False):
     voxels = np.ascontiguousarray((points.reshape(-1, 3) - volume.origin) / volume.voxel_size)
     data = volume.data if order == 1 else _spline(volume)
     values, slopes = np.zeros(len(voxels)), np.zeros((len(voxels), 3))
-    (_linear if order == 1 else _cubic)(data, voxels, values, slopes)
+    (_linear if order == 1 else map_values)(data, voxels, values, slopes)
     values = values.reshape(points.shape[:-1])
     return (values, (slopes / volume.voxel_size).reshape(points.shape)) if gradient else values
 
@@ -226,36 +227,3 @@ def _linear(data, voxels, values, slopes):
                     slopes[n, 0] += value * gx * fy * fz
                     slopes[n, 1] += value * fx * gy * fz
                     slopes[n, 2] += value * fx * fy * gz
-
-
-@numba.njit(cache=True, nogil=True)
-def _basis(t, value, slope):
-    s = 1 - t
-    value[0], value[3] = s**3 / 6, t**3 / 6
-    value[1] = (4 - 6 * t**2 + 3 * t**3) / 6
-    value[2] = (4 - 6 * s**2 + 3 * s**3) / 6
-    slope[0], slope[3] = -(s**2) / 2, t**2 / 2
-    slope[1] = (-12 * t + 9 * t**2) / 6
-    slope[2] = (12 * s - 9 * s**2) / 6
-
-
-@numba.njit(cache=True, nogil=True)
-def _cubic(data, voxels, values, slopes):
-    size = data.shape[0]
-    fx, fy, fz, gx, gy, gz = np.empty(4), np.empty(4), np.empty(4), np.empty(4), np.empty(4), np.empty(4)
-    for n in range(len(voxels)):
-        x, y, z = voxels[n]
-        i, j, k = int(np.floor(x)) - 1, int(np.floor(y)) - 1, int(np.floor(z)) - 1
-        if min(i, j, k) < 0 or max(i, j, k) > size - 4:
-            continue
-        _basis(x - i - 1, fx, gx)
-        _basis(y - j - 1, fy, gy)
-        _basis(z - k - 1, fz, gz)
-        for dk in range(4):
-            for dj in range(4):
-                for di in range(4):
-                    value = data[k + dk, j + dj, i + di]
-                    values[n] += value * fx[di] * fy[dj] * fz[dk]
-                    slopes[n, 0] += value * gx[di] * fy[dj] * fz[dk]
-                    slopes[n, 1] += value * fx[di] * gy[dj] * fz[dk]
-                    slopes[n, 2] += value * fx[di] * fy[dj] * gz[dk]

@@ -9,8 +9,9 @@ import numba
 import numpy as np
 
 from .. import io
-from ..protein import dihedral
-from .residues import CA, C, Chains, N, chi_angles
+from ..protein import backbone_torsions
+from ..types import AtomicModel
+from .residues import CA, C, Chains, N, atom_names, build_side_chain, chi_angles
 
 __all__ = ["FragmentLibrary", "Fragments", "fragment_library", "residue_codes"]
 
@@ -223,6 +224,52 @@ class FragmentLibrary:
             chi.append(angles)
         return cls(*(np.concatenate(column) for column in (main, sequence, number, chi)), tuple(names))
 
+    def model(self, name, *, b_factor=30.0):
+        """An entry's longest segment as a model: its main chain, side chains of ideal geometry at its χ angles.
+
+        Parameters
+        ----------
+        name : str
+            Of `names`.
+        b_factor : float
+            Å², of every atom.
+
+        Returns
+        -------
+        AtomicModel
+            One chain A, numbered from 1.
+
+        Raises
+        ------
+        KeyError
+            No entry of that name.
+
+        Examples
+        --------
+        >>> fragment_library().model("1ubi")
+        AtomicModel(1ubi: 601 atoms, 76 residues, 1 chains)
+        """
+        import gemmi
+
+        segments = [number for number in np.unique(self.chain) if self.names[number] == name]
+        if not segments:
+            raise KeyError(f"no entry {name!r} in the library; it has {', '.join(sorted(set(self.names)))}")
+        rows = max((np.flatnonzero(self.chain == number) for number in segments), key=len)
+        structure = gemmi.Structure()
+        structure.name = name
+        chain = structure.add_model(gemmi.Model(1)).add_chain("A")
+        for number, row in enumerate(rows, start=1):
+            residue = gemmi.Residue()
+            residue.name, residue.seqid = THREE[self.sequence[row]], gemmi.SeqId(number, " ")
+            side = build_side_chain(residue.name, self.main_chain[row], np.nan_to_num(self.chi[row], nan=180.0))
+            for label, position in zip(atom_names(residue.name), np.concatenate([self.main_chain[row], side])):
+                atom = gemmi.Atom()
+                atom.name, atom.element, atom.pos = label, gemmi.Element(label[0]), gemmi.Position(*position)
+                atom.b_iso = b_factor
+                residue.add_atom(atom)
+            chain.add_residue(residue)
+        return AtomicModel(structure)
+
     def without(self, sequences, *, identity=0.3):
         """The library without the homologues of some sequences.
 
@@ -250,11 +297,8 @@ class FragmentLibrary:
     @functools.cached_property
     def angles(self):
         """φ and ψ, ndarray (n, 2), degrees, NaN at ends of segments."""
-        linked = self.chain[1:] == self.chain[:-1]
-        main, angles = self.main_chain, np.full((len(self), 2), np.nan)
-        angles[1:, 0] = np.where(linked, dihedral(main[:-1, C], main[1:, N], main[1:, CA], main[1:, C]), np.nan)
-        angles[:-1, 1] = np.where(linked, dihedral(main[:-1, N], main[:-1, CA], main[:-1, C], main[1:, N]), np.nan)
-        return angles
+        linked = np.append(False, self.chain[1:] == self.chain[:-1])
+        return backbone_torsions(self.main_chain[:, N], self.main_chain[:, CA], self.main_chain[:, C], linked)[:, :2]
 
     @functools.cached_property
     def structure(self):

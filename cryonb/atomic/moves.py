@@ -13,7 +13,7 @@ from .fragments import fragment_library
 from .minimise import RAMA_CELLS, SLOTS, Field, ramachandran_energy
 from .register import RegisterShift, register_scan
 from .residues import CA, CB, OXYGEN, C, N, build_side_chain, chi_angles, place_atom
-from .rotamers import rotamers, side_chain_support
+from .rotamers import library_rotamers, side_chain_support
 
 __all__ = [
     "Move", "close_disulfides", "fit_rotamers", "flip_peptides", "replace_fragment", "shift_register",
@@ -82,7 +82,7 @@ def fit_rotamers(state: Field, xyz, *, residues=None, library=None):
     xyz, moves = np.array(xyz), []
     for i in residues:
         name = str(names[i])
-        chi, log_share = rotamers(name, library)
+        chi, log_share = library_rotamers(name, library)
         if chi.shape[1] == 0 or name == "PRO":
             continue
         window = state.window([i], xyz, side_only=True)

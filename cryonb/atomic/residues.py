@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..protein import dihedral
+from ..protein import backbone_torsions, dihedral
 from ..types import AtomicModel
 from .geometry import CHAIN_ATOMS, SIDE_CHAINS, SYNONYMS
 
@@ -301,12 +301,8 @@ def main_chain_angles(chains):
     -------
     ndarray (n, 3): degrees, NaN at the ends of segments.
     """
-    x, linked = chains.xyz, chains.segment[1:] == chains.segment[:-1]
-    angles = np.full((len(chains), 3), np.nan)
-    angles[1:, 0] = np.where(linked, dihedral(x[:-1, C], x[1:, N], x[1:, CA], x[1:, C]), np.nan)
-    angles[:-1, 1] = np.where(linked, dihedral(x[:-1, N], x[:-1, CA], x[:-1, C], x[1:, N]), np.nan)
-    angles[1:, 2] = np.where(linked, dihedral(x[:-1, CA], x[:-1, C], x[1:, N], x[1:, CA]), np.nan)
-    return angles
+    linked = np.append(False, chains.segment[1:] == chains.segment[:-1])
+    return backbone_torsions(chains.xyz[:, N], chains.xyz[:, CA], chains.xyz[:, C], linked)
 
 
 def _best_conformer(residue):

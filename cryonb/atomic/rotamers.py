@@ -8,7 +8,7 @@ from .fragments import THREE, fragment_library
 from .geometry import PLANAR_CHI
 from .residues import build_side_chain
 
-__all__ = ["rotamers", "side_chain_support"]
+__all__ = ["library_rotamers", "side_chain_support"]
 
 FEWEST = 2  # times that a rotamer must occur in the library
 STEPS = (-12.0, 0.0, 12.0)  # degrees about each rotamer's χ1
@@ -18,7 +18,7 @@ SYMMETRIC = ("PHE", "TYR", "ASP", "GLU", "ARG")  # the last χ repeats after 180
 
 
 @functools.cache
-def rotamers(residue_name, library=None):
+def library_rotamers(residue_name, library=None):
     """Rotamers of a residue: means over bins of 120° (30° for planar groups) in a fragment library.
 
     Parameters
@@ -36,7 +36,7 @@ def rotamers(residue_name, library=None):
 
     Examples
     --------
-    >>> chi, log_share = rotamers("VAL")
+    >>> chi, log_share = library_rotamers("VAL")
     >>> chi.round(-1).ravel().tolist()
     [180.0, -60.0, 60.0]
     """
@@ -76,7 +76,7 @@ def rotamers(residue_name, library=None):
 @functools.cache
 def _spread(residue_name, library):
     """Rotamers with χ1 turned by `STEPS`."""
-    chi, log_share = rotamers(residue_name, library)
+    chi, log_share = library_rotamers(residue_name, library)
     if chi.shape[1] == 0:
         return chi, log_share
     turned = np.repeat(chi, len(STEPS), axis=0)

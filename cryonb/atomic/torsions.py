@@ -12,6 +12,7 @@ from importlib import resources
 import numpy as np
 
 from .. import protein
+from .residues import place_atom
 
 __all__ = [
     "KINDS", "BackboneScores", "RotamerScores", "cbeta_deviation", "ramachandran", "ramachandran_table",
@@ -249,19 +250,6 @@ _CBETA = {
 _CBETA_OTHER = (1.530, 110.1, 122.8, 110.5, -122.6)
 
 
-def place(a, b, c, bond, angle, torsion):
-    """The point d with the given bond c–d (Å), angle b–c–d and torsion a–b–c–d (degrees); arrays (..., 3)."""
-    axis = c - b
-    axis = axis / np.linalg.norm(axis, axis=-1, keepdims=True)
-    normal = np.cross(b - a, axis)
-    normal = normal / np.linalg.norm(normal, axis=-1, keepdims=True)
-    across = np.cross(normal, axis)
-    theta, tau = np.radians(angle)[..., None], np.radians(torsion)[..., None]
-    bond = np.asarray(bond, float)[..., None]
-    along = -bond * np.cos(theta) * axis
-    return c + along + bond * np.sin(theta) * (np.cos(tau) * across + np.sin(tau) * normal)
-
-
 def cbeta_deviation(model, *, coordinates=None, residues=None):
     """Distance of Cβ from where N, CA and C put it.
 
@@ -279,8 +267,8 @@ def cbeta_deviation(model, *, coordinates=None, residues=None):
     xyz = model.coordinates if coordinates is None else coordinates
     n, ca, c, cb = (rows.positions(name, xyz) for name in ("N", "CA", "C", "CB"))
     ideal = np.array([_CBETA.get(name, _CBETA_OTHER) for name in rows.names]).reshape(-1, 5).T
-    from_n = place(n, c, ca, ideal[0], ideal[1], ideal[2])
-    from_c = place(c, n, ca, ideal[0], ideal[3], ideal[4])
+    from_n = place_atom(n, c, ca, ideal[0], ideal[1], ideal[2])
+    from_c = place_atom(c, n, ca, ideal[0], ideal[3], ideal[4])
     middle = (from_n + from_c) / 2 - ca
     middle = ca + middle * (ideal[0][:, None] / np.linalg.norm(middle, axis=1, keepdims=True))
     return np.linalg.norm(cb - middle, axis=1)

@@ -29,8 +29,9 @@ from .slices import fill_bank, view_matrices
 
 __all__ = ["Matching", "Tuning", "match", "refine", "tune"]
 
-GLOBAL_ORDER, LOCAL_ORDER = 3, 5  # coarse views of global searches (7.5°, children 3.75°); views of local ones (1.9°)
-LOCAL_WIDTH = 5.0  # degrees
+GLOBAL_ORDER = 3  # coarse views of global searches: 7.5°, children 3.75°
+LOCAL = (5, 5.0)  # order of the views of local searches (1.9°) and how far they reach, degrees
+LAST = (6, 2.5)  # of the last one (0.9°)
 LOCAL_SHIFTS = (1.0, 0.5)  # radius and step, pixels
 KEEP_VIEWS, KEEP_SHIFTS = 8, 3
 SHIFT_RANGE_PX = 5.0
@@ -135,9 +136,10 @@ def refine(
 
     Notes
     -----
-    Global searches over 7.5° with children of 3.75°, local ones with 1.9°: the grids of `cryonb.bayes.refine`, so that
-    only the method differs. Scheres, J Mol Biol 415:406 (2012), describes the kind and says that its two constants were
-    not tuned there: see `tune`. Why its resolution is too good: Scheres & Chen, Nat Methods 9:853 (2012).
+    Global searches over 7.5° with children of 3.75°, local ones with 1.9°, the last with 0.9°: the grids of
+    `cryonb.bayes.refine`, so that only the method differs. Scheres, J Mol Biol 415:406 (2012), describes the kind and
+    says that its two constants were not tuned there: see `tune`. Why its resolution is too good: Scheres & Chen, Nat
+    Methods 9:853 (2012).
     """
     group = rotations.point_group(symmetry)
     (reference,) = inputs.fit_references(particles, [reference])
@@ -161,7 +163,7 @@ def refine(
     bar = tqdm(total=n_iterations, initial=len(state.resolutions), desc="projection matching", disable=not progress)
     while len(state.resolutions) < n_iterations:
         done = len(state.resolutions)
-        job.iterate(state, local=done >= max(n_iterations - n_local, 1))
+        job.iterate(state, _stage(done, n_iterations, n_local))
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, vars(state), key=key)
         bar.update()
@@ -207,6 +209,13 @@ def tune(particles, reference, truth, *, rng, wiener=(1.0, 10.0, 100.0), low_pas
     return Tuning(float(wieners[i]), float(low_passes[j]), wieners, low_passes, agreement)
 
 
+def _stage(done, n_iterations, n_local):
+    """Where an iteration searches, after as many others: everywhere, or as LOCAL and LAST say."""
+    if done < max(n_iterations - n_local, 1):
+        return None
+    return LAST if done == n_iterations - 1 else LOCAL
+
+
 @dataclass
 class _State:
     """All that one iteration hands to the next."""
@@ -230,7 +239,7 @@ class _Job:
         self.wiener, self.low_pass, self.group = wiener, low_pass, group
         self.extent_px = diameter / 2 / particles.pixel_size
         self.mask = maximisation.sphere(particles.size_px, diameter / particles.pixel_size)
-        self.last_shell = (particles.size_px - 1) // 2
+        self.last_shell = (particles.size_px - 1) / 2
 
     def start(self, reference, initial_resolution):
         particles, n = self.particles, len(self.particles)
@@ -241,16 +250,16 @@ class _Job:
             np.stack([np.eye(3)] * n), np.zeros((n, 2)), np.zeros(n), [], [],
         )  # fmt: skip
 
-    def iterate(self, state, *, local):
+    def iterate(self, state, local):
         began = time.perf_counter()
         number = len(state.resolutions)
         rng = np.random.default_rng([self.seed, number])
         max_shell = min(np.ceil(state.shell + 1), self.last_shell)
         grid = PolarGrid.covering(self.particles.size_px, max_shell, self.extent_px)
-        poses = Poses(Rotation.from_matrix(state.matrices), state.shift) if local else None
+        poses = None if local is None else Poses(Rotation.from_matrix(state.matrices), state.shift)
         found, state.score = match(
             self.particles, self.volume(state.reference), grid, turn=Rotation.random(rng=rng), around=poses,
-            extent_px=self.extent_px, symmetry=self.group, workers=self.workers,
+            local=local or LOCAL, extent_px=self.extent_px, symmetry=self.group, workers=self.workers,
         )  # fmt: skip
         state.matrices, state.shift = found.rotation.as_matrix(), np.array(found.shift)
         self.reconstruct(state, found, rng)
@@ -302,7 +311,7 @@ class _Job:
         )  # fmt: skip
 
 
-def match(particles, reference, grid, *, turn, around=None, extent_px, symmetry=None, workers=1):
+def match(particles, reference, grid, *, turn, around=None, local=LOCAL, extent_px, symmetry=None, workers=1):
     """The projection that each image correlates with best.
 
     Parameters
@@ -316,6 +325,8 @@ def match(particles, reference, grid, *, turn, around=None, extent_px, symmetry=
         Turns the grid of views.
     around : Poses, optional
         Search only near these.
+    local : (int, float)
+        HEALPix order of the views of such a search, and how far it reaches in degrees.
     extent_px : float
         The particle's radius in pixels.
     symmetry : Rotation, optional
@@ -339,7 +350,7 @@ def match(particles, reference, grid, *, turn, around=None, extent_px, symmetry=
         direction = rotations.viewing_direction(around.rotation)
         order, size = np.argsort(cells.query(direction)[1], kind="stable"), CHUNK_LOCAL
     chunks = [order[part] for part in parallel.chunk_slices(n, size)]
-    task = _Task(particles, projection.prepare(reference), grid, turn, around, extent_px, symmetry)
+    task = _Task(particles, projection.prepare(reference), grid, turn, around, local, extent_px, symmetry)
     with threadpool_limits(limits=1, user_api="blas"):
         found = parallel.map_reduce(partial(_Task.chunk, task), chunks, combine=_join, workers=workers)
     matrices, shift, score = np.empty((n, 3, 3)), np.empty((n, 2)), np.empty(n)
@@ -360,6 +371,7 @@ class _Task:
     grid: PolarGrid
     turn: Rotation
     around: Poses | None
+    local: tuple
     extent_px: float
     symmetry: Rotation | None
 
@@ -429,13 +441,14 @@ class _Task:
 
     def locally(self, observed, index):
         """The views, angles and shifts near each particle's last pose."""
-        everywhere, centres = view_matrices(LOCAL_ORDER, self.turn), self.around.rotation[index].as_matrix()
-        particle, view, _ = local_views(everywhere, centres, LOCAL_WIDTH)
+        (order, width), centres = self.local, self.around.rotation[index].as_matrix()
+        everywhere = view_matrices(order, self.turn)
+        particle, view, _ = local_views(everywhere, centres, width)
         used, place = np.unique(view, return_inverse=True)
         towards = psi_towards(everywhere[view], centres[particle])
         starts = np.searchsorted(particle, np.arange(1, len(index)))
-        step = rotations.healpix_step(LOCAL_ORDER)
-        reach = int(LOCAL_WIDTH // step) + 1
+        step = rotations.healpix_step(order)
+        reach = int(width // step) + 1
         tables = AngleTables(int(self.grid.bands[-1]), np.radians(step) * np.arange(-reach, reach + 1))
         shifts = shift_grid(*LOCAL_SHIFTS)
         offsets = [np.arange(len(shifts))] * len(index)

@@ -319,9 +319,10 @@ class _Search:
 
     def finish(self):
         """An iteration with all particles and the chosen K and T."""
-        self.job.iterate(self.state)
         done = len(self.state.iterations) - self.chosen_at
-        if done >= FINISH or self.job.settled(self.state, since=self.chosen_at):
+        settled = self.job.settled(self.state, since=self.chosen_at)
+        self.job.iterate(self.state, last=settled or done >= FINISH - 1)
+        if self.state.complete:
             self.state.iterations = self.state.iterations[self.chosen_at :]
             self.enter("done")
         return self.state

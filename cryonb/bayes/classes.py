@@ -72,6 +72,7 @@ class State:
     shell: float  # what the search needs to see
     iterations: list
     top: TopPoses
+    complete: bool = False  # the last iteration is done
 
     def values(self):
         plain = {name: value for name, value in vars(self).items() if name not in ("iterations", "top")}
@@ -81,7 +82,9 @@ class State:
     def restored(cls, values):
         values = dict(values)
         top = TopPoses.from_arrays(values)
-        return cls(**values | {"iterations": iterations_from_table(values["iterations"]), "top": top})
+        complete = bool(values.pop("complete"))
+        iterations = iterations_from_table(values["iterations"])
+        return cls(**values | {"iterations": iterations, "top": top, "complete": complete})
 
 
 class Job:
@@ -92,7 +95,7 @@ class Job:
         self.group = rotations.point_group(settings.symmetry)
         size_px, pixel = particles.size_px, particles.pixel_size
         self.mask = maximisation.sphere(size_px, settings.diameter / pixel)
-        self.last_shell = min((size_px - 1) // 2, particles.box_size / settings.highest_resolution)
+        self.last_shell = min((size_px - 1) / 2, particles.box_size / settings.highest_resolution)
         shells = np.arange(size_px // 2 + 1)
         self.seed_gain = np.clip((particles.box_size / SEED_RESOLUTION - shells) / 2 + 0.5, 0, 1)
         self.start_gain = np.clip((particles.box_size / settings.initial_resolution - shells) / 2 + 0.5, 0, 1)
@@ -201,12 +204,14 @@ class Job:
         reach = np.clip(3 * state.sigma_offset / self.particles.pixel_size, 2.0, SHIFT_RANGE_PX)
         return Sampling(order, reach, 2.0, keep_views=12 * n_k, **common)
 
-    def iterate(self, state):
+    def iterate(self, state, *, last=False):
+        """One iteration; the last one looks around the poses, at all frequencies, so that the volumes have them all."""
         began = time.perf_counter()
         number = len(state.iterations) + 1
         rng = np.random.default_rng([self.settings.seed, 1 + number])
-        grid = self.grid(state.shell + (2 if self.settings.local else 10))
-        sampling = self.sampling(state, Rotation.random(rng=rng), local=self.settings.local, max_shell=grid.radii[-1])
+        local = last or self.settings.local
+        grid = self.grid(self.last_shell if last else state.shell + (2 if local else 10))
+        sampling = self.sampling(state, Rotation.random(rng=rng), local=local, max_shell=grid.radii[-1])
         before, label = state.matrices.copy(), state.probability.argmax(1)
         poses = self.poses(state) if self.particles.poses is None else self.particles.poses
         entropy, sums = np.zeros(len(self.particles)), [None, None]
@@ -226,7 +231,7 @@ class Job:
         old, new = Rotation.from_matrix(before), Rotation.from_matrix(state.matrices)
         change = np.min([rotations.angular_distance(turn * old, new) for turn in self.group], axis=0)
         record = Iteration(
-            number, int(self.used.sum()), sampling.step, self.settings.local, int(grid.radii[-1]),
+            number, int(self.used.sum()), sampling.step, local, int(grid.radii[-1]),
             float(self.particles.box_size / max(state.shell, 1)), correlation, state.noise.copy(), prior,
             state.weights.copy(), float(state.pmax[self.used].mean()), float(entropy[self.used].mean()),
             state.sigma_offset, float(np.median(change[self.used])) if number > 1 else np.nan,
@@ -234,6 +239,7 @@ class Job:
             time.perf_counter() - began,
         )  # fmt: skip
         state.iterations.append(record)
+        state.complete = last
 
     def renew(self, state, side, statistics):
         """The volumes that one half's particles make: their consensus, plus of each class's difference what recurs."""

@@ -39,7 +39,8 @@ def classify_3d(
     n_classes : int, optional
         K; as many as there are references by default.
     n_iterations : int
-        At most; fewer when the classes have settled.
+        At most; fewer when the classes have settled. The last (if not the only one) looks closely around the poses and
+        goes to the finest frequency, so that the volumes have them all.
     tau_fudge : float
         T, a factor on the signal-to-noise ratio that the differences between classes are given.
     initial_resolution : float, optional
@@ -112,7 +113,7 @@ def classify_3d(
     bar = tqdm(
         total=n_iterations, initial=len(state.iterations), desc="classify 3D", unit="iteration", disable=not progress
     )
-    while len(state.iterations) < n_iterations and not job.settled(state, since=plan.merged_by):
+    while len(state.iterations) < n_iterations and not state.complete:
         state = plan.iterate(state)
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, state.values(), key=key)
@@ -135,7 +136,7 @@ class _Plan:
     """
 
     def __init__(self, job, n_iterations, *, one):
-        self.job, self.wanted = job, job.settings.n_classes
+        self.job, self.wanted, self.n_iterations = job, job.settings.n_classes, n_iterations
         n, third = len(job.particles), n_iterations // 3
         self.most = self.wanted
         if one and job.settings.local and job.settings.cross_fit and self.wanted > 1 and third > 1:
@@ -151,9 +152,10 @@ class _Plan:
 
     def iterate(self, state):
         """Another iteration, and what merging is then due."""
-        early = len(state.iterations) < self.merged_by
-        self.job.used = self.few if early else np.ones(len(self.few), dtype=bool)
-        self.job.iterate(state)
+        done = len(state.iterations)
+        self.job.used = self.few if done < self.merged_by else np.ones(len(self.few), dtype=bool)
+        last = self.n_iterations > 1 and done == self.n_iterations - 1
+        self.job.iterate(state, last=last or self.job.settled(state, since=self.merged_by))
         return self.merge(state)
 
     def merge(self, state):

@@ -8,6 +8,9 @@ from .. import io
 __all__ = ["add_engine_arguments", "read_particles", "read_reference"]
 
 
+START = "start volume; low-passed, at 60 Å unless said (25 Å by classify3d around known poses)"
+
+
 def add_engine_arguments(parser, *, reference=True, symmetry=True):
     """What every question to the Bayesian engine needs.
 
@@ -21,7 +24,7 @@ def add_engine_arguments(parser, *, reference=True, symmetry=True):
     """
     parser.add_argument("--particles", "--i", type=Path, required=True, metavar="STAR", help=".star or .cs file")
     if reference:
-        parser.add_argument("--reference", "--ref", type=Path, required=True, metavar="MRC", help="start volume")
+        parser.add_argument("--reference", "--ref", type=Path, required=True, metavar="MRC", help=START)
     parser.add_argument("--out", "--o", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument(
         "--mask-diameter",

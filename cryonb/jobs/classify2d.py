@@ -1,4 +1,8 @@
-"""``python -m cryonb classify2d``: particles by what they show, with no reference."""
+"""``python -m cryonb classify2d``: sort particles by what they show, with no reference.
+
+Writes run_data.star (particles with class, angle and shift), run_classes.mrcs (the averages) and summary.json. The
+same command continues a run that was stopped; with other settings it says so and changes nothing.
+"""
 
 import numpy as np
 
@@ -16,9 +20,16 @@ def add_arguments(parser):
     parser : argparse.ArgumentParser
     """
     add_engine_arguments(parser, reference=False, symmetry=False)
-    parser.add_argument("--classes", "--K", type=int, required=True, metavar="K")
+    parser.add_argument("--classes", "--K", type=int, required=True, metavar="K", help="how many")
     parser.add_argument("--iterations", "--iter", type=int, default=25, metavar="N", help="at most (%(default)s)")
-    parser.add_argument("--tau2-fudge", "--tau2_fudge", type=float, default=1.0, metavar="T", help="(%(default)s)")
+    parser.add_argument(
+        "--tau2-fudge",
+        "--tau2_fudge",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="weight of the images against the prior (%(default)s)",
+    )
 
 
 def execute(options):

@@ -1,4 +1,9 @@
-"""``python -m cryonb classify3d``: particles into 3D classes, around their poses or with none."""
+"""``python -m cryonb classify3d``: sort particles into 3D classes, around their poses or with none.
+
+Writes run_data.star (particles with their class), run_class001.mrc … , run_model.star, each iteration's model as
+run_it003_…, and summary.json (with the curves of 'auto'). The same command continues a run that was stopped; with
+other settings it says so and changes nothing.
+"""
 
 import time
 
@@ -20,10 +25,11 @@ def add_arguments(parser):
     add_engine_arguments(parser)
     parser.add_argument(
         "--classes", "--K", type=_number_of_classes, required=True, metavar="K",
-        help="a number, or 'auto': K and T as particles that are held out choose them",
+        help="a number, or 'auto': K and T (which then must not be given) as particles that are held out choose them; "
+        "three to four times as long",
     )  # fmt: skip
     parser.add_argument("--iterations", "--iter", type=int, metavar="N", help="at most (25)")
-    parser.add_argument("--tau2-fudge", "--tau2_fudge", type=float, metavar="T", help="(1)")
+    parser.add_argument("--tau2-fudge", "--tau2_fudge", type=float, metavar="T", help="how far classes may differ (1)")
     parser.add_argument("--most-classes", type=int, default=8, metavar="K", help="that 'auto' looks at (%(default)s)")
     parser.add_argument("--ignore-angles", action="store_true", help="search all orientations, whatever the file says")
 

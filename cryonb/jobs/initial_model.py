@@ -1,4 +1,8 @@
-"""``python -m cryonb initial-model``: a first volume from the particles alone, up to its hand."""
+"""``python -m cryonb initial-model``: make a first volume from the particles alone, up to its hand.
+
+Writes run_class001.mrc (one for each class), run_data.star and summary.json. The same command continues a run that
+was stopped; with other settings it says so and changes nothing.
+"""
 
 import numpy as np
 

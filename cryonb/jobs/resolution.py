@@ -1,4 +1,7 @@
-"""``python -m cryonb resolution``: FSC of half maps with the mask's share taken off, B factor, sharpened map."""
+"""``python -m cryonb resolution``: take the mask's share off the FSC of half maps, and sharpen.
+
+Writes fsc.star (the curves), sharpened_masked.mrc, mask.mrc and summary.json; with --local also local_resolution.mrc.
+"""
 
 from pathlib import Path
 

@@ -6,7 +6,7 @@
 from . import classic
 from .checks import Answer, Checks, check, junk_probability
 from .conditions import ConditionDifference, compare_conditions
-from .coordinates import curve_coordinate, local_linear_residuals, select_coordinates
+from .coordinates import local_linear_residuals, product_harmonics, select_coordinates
 from .dependence import score_test
 from .diffusion import DiffusionMap
 from .embedding import ConformationalLandscape, embed
@@ -17,6 +17,7 @@ from .likelihood import image_log_likelihood
 from .paths import Basin, Path, find_basins, minimum_energy_path
 from .principal import PrincipalVolumes, principal_volumes
 from .scores import Scores, band_coverage, score
+from .shapes import LatentShape, choose_shape, fit_shape, shape_landscape, unshrunk_latents
 from .spectral import SpectralVolumes, volumes_along
 from .views import average_near_view, crowded_view, turned_to_view
 
@@ -27,6 +28,7 @@ __all__ = [
     "ConditionDifference",
     "ConformationalLandscape",
     "DiffusionMap",
+    "LatentShape",
     "PassageTimes",
     "Path",
     "PrincipalVolumes",
@@ -38,15 +40,16 @@ __all__ = [
     "band_coverage",
     "change_gauge",
     "check",
+    "choose_shape",
     "classic",
     "committor",
     "compare_conditions",
     "counting_landscape",
     "crowded_view",
-    "curve_coordinate",
     "deconvolve_landscape",
     "embed",
     "find_basins",
+    "fit_shape",
     "image_log_likelihood",
     "junk_probability",
     "landscape_rms",
@@ -55,10 +58,13 @@ __all__ = [
     "minimum_energy_path",
     "passage_times",
     "principal_volumes",
+    "product_harmonics",
     "rate_matrix",
     "score",
     "score_test",
     "select_coordinates",
+    "shape_landscape",
     "turned_to_view",
+    "unshrunk_latents",
     "volumes_along",
 ]

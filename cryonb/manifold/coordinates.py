@@ -1,8 +1,8 @@
-"""Which diffusion coordinates describe new directions, and a one-dimensional coordinate along a curve of them."""
+"""Which diffusion coordinates describe new directions, which are harmonics or products of others."""
 
 import numpy as np
 
-__all__ = ["curve_coordinate", "local_linear_residuals", "select_coordinates"]
+__all__ = ["local_linear_residuals", "product_harmonics", "select_coordinates"]
 
 
 def local_linear_residuals(eigenvectors, *, n_points=1000):
@@ -77,64 +77,49 @@ def select_coordinates(eigenvectors, *, n_coordinates=1, threshold=0.35):
     return [int(k) for k in np.flatnonzero(residuals >= threshold)[:n_coordinates]]
 
 
-def curve_coordinate(latents, information, start, *, n_nodes=40, n_functions=6, n_iterations=25):
-    """Coordinate along the curve that runs through noisy latent coordinates, by arclength, as a posterior per point.
-
-    Maximum likelihood, by expectation–maximisation, of z_i = c(x) + noise, x ~ a density on the nodes, c(x) a
-    polynomial (a generative topographic map with the noise of every point known).
+def product_harmonics(eigenvectors, eigenvalues, *, threshold=0.75):
+    """Which diffusion coordinates are products of two others, as those of two independent motions are.
 
     Parameters
     ----------
-    latents : ndarray (n, q)
-        Unshrunk estimates, or any centre of a Gaussian likelihood.
-    information : ndarray (n, q, q)
-        Inverse covariance of each point's noise.
-    start : ndarray (n,)
-        A first ordering, such as a diffusion coordinate.
-    n_nodes, n_functions, n_iterations : int
+    eigenvectors : ndarray (n, k)
+        By decreasing eigenvalue, unit variance.
+    eigenvalues : ndarray (k,)
+        Of the diffusion operator: λ of a product is the product of both λ.
+    threshold : float
+        Least correlation with the product.
 
     Returns
     -------
-    weights : ndarray (n, n_nodes)
-        Posterior of every point over the nodes.
-    curve : ndarray (n_nodes, q)
-        Equally spaced by arclength.
+    dict of int to (int, int, float, float)
+        For each product its two factors (i < j), the correlation with their product, and λ over the product of theirs.
 
     Notes
     -----
-    Bishop, Svensén & Williams, Neural Comput. 10:215 (1998).
+    Zhang, Moscovich & Singer, J. Mach. Learn. Res. 22:1 (2021): on a product of manifolds the eigenfunctions are all
+    products φ_i φ_j with eigenvalues of the generator λ_i + λ_j.
+
+    Examples
+    --------
+    On a rectangle the product of the first functions of either side is one more:
+
+    >>> x, y = (values.ravel() for values in np.meshgrid(*2 * [(np.arange(40) + 0.5) / 40], indexing="ij"))
+    >>> first, second = np.sqrt(2) * np.cos(np.pi * x), np.sqrt(2) * np.cos(np.pi * y)
+    >>> found = product_harmonics(np.column_stack([first, second, first * second]), np.array([0.9, 0.8, 0.72]))
+    >>> {k: (i, j, round(r, 3), round(ratio, 3)) for k, (i, j, r, ratio) in found.items()}
+    {2: (0, 1, 1.0, 1.0)}
     """
-    from cryonb.manifold.spectral import legendre_basis
-
-    nodes = np.linspace(0, 1, n_nodes)
-    rank = np.argsort(np.argsort(start, kind="stable")) / (len(start) - 1)
-    weights = np.exp(-0.5 * ((rank[:, None] - nodes) / 0.05) ** 2)
-    weights /= weights.sum(axis=1, keepdims=True)
-    q = latents.shape[1]
-    pull = np.einsum("nij,nj->ni", information, latents)
-    for iteration in range(n_iterations):
-        basis = legendre_basis(nodes, n_functions, (0.0, 1.0))
-        strength = np.einsum("nm,nij->mij", weights, information, optimize=True)
-        normal = np.einsum("ml,mk,mij->likj", basis, basis, strength, optimize=True).reshape(n_functions * q, -1)
-        # the higher the polynomial, the smaller we expect it to be
-        roughness = np.repeat(np.arange(n_functions) ** 4.0, q) * 1e-4 * np.trace(normal) / len(normal)
-        target = np.einsum("ml,mn,ni->li", basis, weights.T, pull, optimize=True).ravel()
-        amplitude = np.linalg.solve(normal + np.diag(roughness + 1e-12), target).reshape(n_functions, q)
-        curve = legendre_basis(np.linspace(0, 1, 400), n_functions, (0.0, 1.0)) @ amplitude
-        length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1))])
-        even = np.linspace(0, length[-1], n_nodes)
-        curve = np.stack([np.interp(even, length, column) for column in curve.T], axis=1)
-        density = np.full(n_nodes, 1 / n_nodes) if iteration == 0 else _smooth(weights.mean(axis=0))
-        gap = latents[:, None] - curve
-        exponent = -0.5 * np.einsum("nmi,nij,nmj->nm", gap, information, gap, optimize=True) + np.log(density)
-        weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))
-        weights /= weights.sum(axis=1, keepdims=True)
-    return weights, curve
-
-
-def _smooth(density):
-    """A density on nodes, smoothed a little and kept away from zero."""
-    from scipy.ndimage import gaussian_filter1d
-
-    density = gaussian_filter1d(density, 1.5, mode="nearest") + 1e-3 / len(density)
-    return density / density.sum()
+    vectors = np.asarray(eigenvectors, dtype=float)
+    vectors = (vectors - vectors.mean(axis=0)) / np.maximum(vectors.std(axis=0), 1e-12)
+    found = {}
+    for k in range(2, vectors.shape[1]):
+        best = (0, 0, 0.0, np.nan)
+        for i in range(k):
+            for j in range(i + 1, k):
+                product = vectors[:, i] * vectors[:, j]
+                correlation = abs(float(np.corrcoef(vectors[:, k], product)[0, 1])) if product.std() > 0 else 0.0
+                if correlation > best[2]:
+                    best = (i, j, correlation, float(eigenvalues[k] / (eigenvalues[i] * eigenvalues[j])))
+        if best[2] >= threshold:
+            found[k] = best
+    return found

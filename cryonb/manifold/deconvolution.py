@@ -26,7 +26,7 @@ class Problem:
     anchor: np.ndarray  # (m, m), holds the shares beyond the ends
 
     @classmethod
-    def build(cls, log_likelihood, edges, weights, *, overflow=False):
+    def build(cls, log_likelihood, edges, weights, *, overflow=False, periodic=False):
         log_likelihood = np.asarray(log_likelihood, dtype=float)
         shape = tuple(len(edge) - 1 for edge in edges)
         n = log_likelihood.shape[0]
@@ -42,7 +42,9 @@ class Problem:
         weights = np.ones(n) if weights is None else np.asarray(weights, dtype=float)
         if weights.shape != (n,) or not (weights >= 0).all() or weights.sum() == 0:
             raise ValueError(f"weights must be {n} numbers of at least 0, got shape {weights.shape}")
-        penalty, rank = roughness_penalty(edges)
+        if overflow and periodic:
+            raise ValueError("a periodic coordinate has no ends: overflow does not apply")
+        penalty, rank = roughness_penalty(edges, periodic=periodic)
         likelihood, widths, n_bins = np.exp(log_likelihood - highest), bin_widths(edges), len(penalty)
         anchor = np.zeros_like(penalty)
         if overflow:
@@ -196,26 +198,34 @@ def bootstrap_spread(problem, energy, smoothness, n_bootstrap, rng):
     return np.std([problem.minus_log_density(replicate) for replicate in replicates], axis=0)
 
 
-def roughness_penalty(edges):
+def roughness_penalty(edges, *, periodic=False):
     """Matrix P with Fᵀ P F = ∫ F‴² over the unit range (two coordinates: the sum over all third derivatives).
 
     Parameters
     ----------
     edges : sequence of one or two ndarray
         At least 4 bins each.
+    periodic : bool
+        One coordinate with equal bins, whose end is its beginning.
 
     Returns
     -------
     penalty : ndarray (m, m)
     rank : int
-        Polynomials of degree two are free.
+        Polynomials of degree two are free; of a periodic coordinate, constants.
     """
+    if periodic and (len(edges) != 1 or np.ptp(np.diff(edges[0])) > 1e-6 * np.diff(edges[0]).mean()):
+        raise ValueError("a periodic landscape needs one coordinate with equal bins")
     derivatives = []
     for edge in edges:
         if len(edge) < 5:
             raise ValueError(f"a landscape needs at least 4 bins per coordinate, got {len(edge) - 1}")
         unit = ((edge[1:] + edge[:-1]) / 2 - edge[0]) / (edge[-1] - edge[0])
         derivatives.append(_derivatives(unit))
+    if periodic:
+        m = len(edges[0]) - 1
+        third = np.linalg.matrix_power(np.roll(np.eye(m), 1, axis=1) - np.eye(m), 3) * m**3
+        return third.T @ third / m, m - 1
     if len(edges) == 1:
         third = derivatives[0][3]
         return third.T @ third / third.shape[1], third.shape[0]

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cryonb.manifold.coordinates import curve_coordinate, local_linear_residuals
+from cryonb.manifold.coordinates import local_linear_residuals
 from cryonb.manifold.diffusion import DiffusionMap
 from cryonb.manifold.gauge import PreparedGauge, arclength
 from cryonb.manifold.gram import noise_spectrum
@@ -15,6 +15,7 @@ from cryonb.manifold.memory import remember, remembered
 from cryonb.manifold.observations import observe
 from cryonb.manifold.paths import Path, minimum_energy_path
 from cryonb.manifold.principal import PrincipalVolumes, principal_volumes
+from cryonb.manifold.shapes import choose_shape, fit_shape
 from cryonb.manifold.spectral import (
     coordinate_weights,
     cross_fitted_overlaps,
@@ -41,6 +42,11 @@ N_DIFFUSION = 5
 # posteriors were 1.2 to 1.6 times too narrow, which leaves wells with soft walls.
 # Chosen on the tour's data: see docs/decisions.md.
 TEMPER = 0.7
+SHAPE_WARNINGS = {  # with the evidence against a line
+    "point": "Particles that did not make it do not see any motion: the latents are as well explained by one point.",
+    "circle": "The latents lie on a closed line ({0:.3f} nats per particle): a landscape along an open one cuts it.",
+    "surface": "The latents fill a surface ({0:.3f} nats per particle against a line): this is one direction of it.",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +76,10 @@ class ConformationalLandscape:
     path : Path, or None where unobserved bins separate the wells
     effective_particles : ndarray (m,)
         Expected number of particles per node.
+    shape : {"point", "line", "circle", "surface"}
+        What the latents lie on, as held-out particles say (`choose_shape`); this landscape is along a line.
+    shape_evidence : dict of str to (float, float)
+        Of every shape: nats per particle against the chosen one, and standard error.
     warnings : tuple of str
         What to print on the figure.
     """
@@ -87,6 +97,8 @@ class ConformationalLandscape:
     counting: EnergyLandscape
     path: Path | None
     effective_particles: np.ndarray
+    shape: str
+    shape_evidence: dict
     warnings: tuple = ()
 
     def __repr__(self):
@@ -152,7 +164,7 @@ def embed(
     seed = int(rng.integers(2**62))
     n_rounds = (1 if gauge is None else 3) if n_rounds is None else n_rounds
     n_nodes = int(np.clip(len(particles) // 40, 12, 40)) if n_nodes is None else n_nodes
-    key = {"question": "embed", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
+    key = {"question": "embed, shapes", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
            "seed": seed, "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
            "gauge": None if gauge is None else [gauge.name, *map(float, gauge.values)],
            "data": fingerprint(particles.images, particles.ctf, particles.poses)}  # fmt: skip
@@ -227,17 +239,8 @@ class _Arclength:
     name = "arclength (98 % of particles: 0–1)"
 
     def start(self, principal, diffusion):
-        embedding = principal.embedding
-        # the likelihood alone, without the prior that shrinks each particle to the mean
-        precision = np.linalg.inv(embedding.covariance)
-        information = precision - np.diag(1 / embedding.eigenvalues)
-        values, vectors = np.linalg.eigh(information)
-        values = np.maximum(values, 1e-3 / embedding.eigenvalues[0])
-        information = np.einsum("nij,nj,nkj->nik", vectors, values, vectors)
-        pull = np.einsum("nij,nj->ni", precision, embedding.coordinates)
-        latents = np.linalg.solve(information, pull[..., None])[..., 0]
-        weights, curve = curve_coordinate(latents, information, diffusion[:, 0], n_nodes=FINE)
-        return _State(weights, np.linspace(0, 1, len(curve)))
+        line = fit_shape(principal.embedding, "line", diffusion=diffusion)
+        return _State(line.posterior, np.linspace(0, 1, len(line.nodes)))
 
     def weigh_shells(self, shell_weights):
         pass
@@ -282,6 +285,7 @@ def _follow(job, principal, n_nodes, n_rounds, progress):
     diffusion = DiffusionMap(min(N_DIFFUSION, len(job.observations) - 2))
     embedding = principal.embedding
     coordinates = diffusion.fit_transform(embedding.coordinates, covariance=embedding.covariance)
+    shape = choose_shape(embedding, rng=0, diffusion=coordinates)
     state = job.reader.start(principal, coordinates)
     for _ in tqdm(range(n_rounds), desc="volumes along the coordinate", disable=not progress):
         edges, log_likelihood, volumes = _round(job, state, n_nodes)
@@ -289,7 +293,8 @@ def _follow(job, principal, n_nodes, n_rounds, progress):
     return {
         "edges": edges, "log_likelihood": log_likelihood, "volumes": volumes, "gauge_name": job.reader.name,
         "diffusion": coordinates, "diffusion_eigenvalues": diffusion.eigenvalues_,
-        "n_connected": diffusion.n_connected_, "principal": principal,
+        "n_connected": diffusion.n_connected_, "principal": principal, "shape": shape.name,
+        "shapes": list(shape.evidence), "shape_evidence": np.array(list(shape.evidence.values())),
     }  # fmt: skip
 
 
@@ -391,6 +396,9 @@ def _result(values, rng, notes):
         notes = [*notes, f"The neighbour graph falls into {values['n_connected']} parts: perhaps different molecules."]
     if landscape.verdict != "resolved":
         notes = [*notes, f"The landscape is {landscape.verdict}."]
+    evidence = {name: tuple(map(float, row)) for name, row in zip(values["shapes"], values["shape_evidence"])}
+    if values["shape"] != "line":
+        notes = [*notes, SHAPE_WARNINGS[values["shape"]].format(-evidence["line"][0])]
     path = None
     try:
         path = minimum_energy_path(landscape)
@@ -411,5 +419,7 @@ def _result(values, rng, notes):
         counting=counting_landscape(flat @ centres, edges, gauge=gauge),
         path=path,
         effective_particles=posterior.sum(axis=0),
+        shape=values["shape"],
+        shape_evidence=evidence,
         warnings=tuple(notes),
     )

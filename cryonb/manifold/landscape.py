@@ -18,8 +18,9 @@ _MINIMUM_COUNT = 1.0
 
 
 def deconvolve_landscape(
-    log_likelihood, edges, *, rng, gauge=None, credibility=0.9, n_bootstrap=48, weights=None, overflow=False
-):
+    log_likelihood, edges, *, rng, gauge=None, credibility=0.9, n_bootstrap=48, weights=None, overflow=False,
+    periodic=False,
+):  # fmt: skip
     """Free-energy landscape that explains every particle's likelihood along the coordinate.
 
     Maximises Σ_i log Σ_m L_im w_m e^(−F_m)/Z − (λ/2) ∫ F‴² dx, Z = Σ_m w_m e^(−F_m), w_m the bin widths. The third
@@ -46,6 +47,8 @@ def deconvolve_landscape(
     overflow : bool
         One coordinate only: particles that look like the outermost node may lie beyond it. Each end gets a share of
         its own for them, outside the landscape, so that they do not pile up in the last bin.
+    periodic : bool
+        One coordinate with equal bins only: its end is its beginning.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def deconvolve_landscape(
     True
     """
     edges = _edges(edges)
-    problem = Problem.build(log_likelihood, edges, weights, overflow=overflow)
+    problem = Problem.build(log_likelihood, edges, weights, overflow=overflow, periodic=periodic)
     grid, energies = solve_path(problem)
     evidence = np.array([log_evidence(problem, energy, smoothness) for energy, smoothness in zip(energies, grid)])
     posterior = np.exp(evidence - evidence.max())

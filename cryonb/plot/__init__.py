@@ -3,7 +3,8 @@
 Nothing here computes a number that a reader might want, and nothing calls ``show``.
 """
 
-from .atoms import q_strip, ramachandran, suspicion_strip
+from .atoms import q_strip, ramachandran, ramachandran_moves, spread_strip, suspicion_strip
+from .atoms_in_map import model_in_map
 from .bayes import (
     angular_error,
     class_averages,
@@ -15,6 +16,7 @@ from .bayes import (
     responsibility,
     shell_spectra,
 )
+from .classic import kernel_bandwidth, sense_graph, view_coordinates
 from .ctf import contrast_transfer, thon_rings
 from .defocus import ctf_fit, equiphase_average
 from .doubts import checks, condition_difference
@@ -64,11 +66,13 @@ __all__ = [
     "image",
     "images",
     "iterations",
+    "kernel_bandwidth",
     "landscape",
     "local_resolution",
     "local_resolution_slices",
     "noise_substitution",
     "micrograph",
+    "model_in_map",
     "occupancy",
     "orientation_distribution",
     "path",
@@ -78,14 +82,18 @@ __all__ = [
     "projection_montage",
     "q_strip",
     "ramachandran",
+    "ramachandran_moves",
     "recovered",
     "reslog",
     "responsibilities",
     "responsibility",
+    "sense_graph",
     "shell_spectra",
     "spectrum",
+    "spread_strip",
     "surface",
     "surface_strip",
     "suspicion_strip",
     "thon_rings",
+    "view_coordinates",
 ]

@@ -4,7 +4,7 @@ import numpy as np
 
 from .style import new_axes, styled
 
-__all__ = ["q_strip", "ramachandran", "suspicion_strip"]
+__all__ = ["q_strip", "ramachandran", "ramachandran_moves", "spread_strip", "suspicion_strip"]
 
 WRONG, DOUBTED, GOOD = "#D55E00", "#E69F00", "#0072B2"
 DOUBT, WRONG_ABOVE = 0.2, 0.5  # probabilities where the colour changes
@@ -92,14 +92,9 @@ def ramachandran(scores, *, ax=None, kind=None):
     -------
     Axes
     """
-    from ..atomic.torsions import ALLOWED, FAVOURED, KINDS, ramachandran_table
+    from ..atomic.torsions import KINDS
 
-    ax = new_axes(ax, width=4.2, height=4.2)
-    shown = kind or 0
-    table = ramachandran_table()[shown]
-    axis = np.arange(180) * 2 - 179
-    levels = [ALLOWED[shown], FAVOURED, 1.01]
-    ax.contourf(axis, axis, table.T, levels=levels, colors=["#DCE9F5", "#A9CCE8"])
+    ax = _regions(new_axes(ax, width=4.2, height=4.2), kind or 0)
     chosen = scores.scored & (True if kind is None else scores.kind == kind)
     phi, psi = scores.torsions[:, 0], scores.torsions[:, 1]
     allowed = chosen & ~scores.favoured & ~scores.outlier
@@ -112,11 +107,88 @@ def ramachandran(scores, *, ax=None, kind=None):
     labels = scores.residues.labels()
     for row in np.flatnonzero(chosen & scores.outlier)[:12]:
         ax.annotate(labels[row], (phi[row], psi[row]), xytext=(3, 3), textcoords="offset points", fontsize=6)
+    ax.set_title("all residues over the general regions" if kind is None else KINDS[kind], fontsize=9)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, handletextpad=0.1)
+    return ax
+
+
+@styled
+def ramachandran_moves(before, after, *, ax=None, least=25.0):
+    """Where rebuilding took φ and ψ: an arrow for each residue that turned, over the regions of the general kind.
+
+    Parameters
+    ----------
+    before, after : cryonb.atomic.torsions.BackboneScores
+        Of the same residues.
+    ax : Axes, optional
+    least : float
+        Degrees; residues that turned by less are points.
+
+    Returns
+    -------
+    Axes
+    """
+    if before.residues.labels() != after.residues.labels():
+        raise ValueError(
+            f"before and after must have the same residues, got {len(before.residues)} and {len(after.residues)}"
+        )
+    ax = _regions(new_axes(ax, width=4.2, height=4.2), 0)
+    here, there = before.torsions[:, :2], after.torsions[:, :2]
+    step = (there - here + 180) % 360 - 180  # the short way round
+    turned = np.linalg.norm(step, axis=1) > least
+    for row in np.flatnonzero(turned):
+        # an arrow that leaves the plot on one side comes in again on the other
+        for start in (here[row], there[row] - step[row]):
+            arrow = ax.annotate(
+                "", start + step[row], start, annotation_clip=False,
+                arrowprops={"arrowstyle": "->", "color": "#777777", "lw": 0.7, "shrinkA": 0, "shrinkB": 0},
+            )  # fmt: skip
+            arrow.arrow_patch.set_clip_path(ax.patch)
+    ax.scatter(*here[turned].T, s=10, color=WRONG, lw=0, zorder=3, label="before")
+    ax.scatter(*there.T, s=8, color=GOOD, lw=0, zorder=3, label="after")
+    ax.set_title(f"{turned.sum()} residues turned by over {least:g}°", fontsize=9)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, handletextpad=0.1)
+    return ax
+
+
+@styled
+def spread_strip(spread, residues, *, error=None, ax=None):
+    """How far several models of one protein disagree along the chain.
+
+    Parameters
+    ----------
+    spread : ndarray (n,)
+        Å (`cryonb.atomic.select.spread`).
+    residues : Residues
+    error : ndarray (n,), optional
+        Å from the truth, where it is known; a line.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, width=8.0, height=2.2)
+    place = np.arange(len(residues))
+    ax.bar(place, spread, width=1.0, color=GOOD, alpha=0.6, label="spread of the models")
+    if error is not None:
+        ax.step(place, error, where="mid", color=WRONG, lw=0.9, label="from the truth")
+        ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
+    _residue_axis(ax, residues)
+    ax.set(ylim=(0, None), ylabel="Cα (Å)")
+    return ax
+
+
+def _regions(ax, kind):
+    """Axes of φ and ψ with the favoured and allowed regions of a kind of residue."""
+    from ..atomic.torsions import ALLOWED, FAVOURED, ramachandran_table
+
+    axis = np.arange(180) * 2 - 179
+    levels = [ALLOWED[kind], FAVOURED, 1.01]
+    ax.contourf(axis, axis, ramachandran_table()[kind].T, levels=levels, colors=["#DCE9F5", "#A9CCE8"])
     ticks = [-180, -90, 0, 90, 180]
     ax.set(xlim=(-180, 180), ylim=(-180, 180), xticks=ticks, yticks=ticks, xlabel="φ (°)", ylabel="ψ (°)")
     ax.set_aspect("equal")
-    ax.set_title("all residues over the general regions" if kind is None else KINDS[kind], fontsize=9)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False, handletextpad=0.1)
     return ax
 
 

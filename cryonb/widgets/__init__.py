@@ -3,6 +3,8 @@
 Importing this room before nglview makes nglview draw in JupyterLab 4 (see `cryonb.widgets.ngl`).
 """
 
+from .atoms import EnsembleExplorer, ResidueExplorer
+from .bandwidth import KernelBandwidth
 from .class_selection import ClassSelection
 from .ctf import ContrastTransfer
 from .defocus import ThonRings
@@ -20,10 +22,13 @@ __all__ = [
     "ClassSelection",
     "ContrastTransfer",
     "DensityMovie",
+    "EnsembleExplorer",
     "ImageFormation",
     "Iterations",
+    "KernelBandwidth",
     "LandscapeExplorer",
     "PickingView",
+    "ResidueExplorer",
     "Responsibilities",
     "ThonRings",
     "density_scene",

@@ -8,13 +8,16 @@ nglview archives sends all earlier ones to the browser again (calls with ``fire_
 
 import json
 import sys
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-__all__ = ["density_scene", "encode_map", "front_end_version", "nglview", "show_frame", "view"]
+__all__ = [
+    "density_scene", "encode_map", "encode_model", "front_end_version", "look_at", "model_scene", "nglview",
+    "set_level", "show_frame", "view",
+]  # fmt: skip
 
 COLORS = ("#7aa6c2", "#e0975a", "#6dae8c", "#c18bb0")
 STEPS = 127  # grey levels of a map sent to the browser, a byte per voxel
@@ -128,8 +131,76 @@ def density_scene(volumes, *, level, color=COLORS[0], shown=0, size_px=(420, 360
     return {"components": components, "size_px": tuple(size_px)}
 
 
+def encode_model(model, centre):
+    """An atomic model as the text of an mmCIF file, moved so that ``centre`` is the origin, as in `encode_map`.
+
+    Parameters
+    ----------
+    model : AtomicModel
+    centre : ndarray (3,)
+        Å.
+
+    Returns
+    -------
+    str
+    """
+    import gemmi
+
+    structure = model.structure.clone()
+    for site in structure[0].all():
+        site.atom.pos = site.atom.pos - gemmi.Position(*map(float, centre))
+    structure.setup_entities()
+    return structure.make_mmcif_document().as_string()
+
+
+def model_scene(volume, models, *, level, colors, radius=8.0, size_px=(420, 360)):
+    """Models as sticks in a map drawn as a mesh around the place that is looked at; a plain dict for `view`.
+
+    Parameters
+    ----------
+    volume : Volume
+    models : sequence of AtomicModel
+        In the frame of the volume's origin.
+    level : float
+        Density of the mesh.
+    colors : sequence of str
+        Of the carbon atoms of each model; hexadecimal.
+    radius : float
+        Å around the middle of the view: the map is drawn to there, and nothing in front of or behind it.
+    size_px : (int, int)
+
+    Returns
+    -------
+    dict, as `density_scene` gives; component 0 is the map, the models follow.
+    """
+    if len(colors) != len(models):
+        raise ValueError(f"expected a colour for each of {len(models)} models, got {len(colors)}")
+    content, step = encode_map(volume)
+    centre = volume.origin + volume.size_px // 2 * volume.voxel_size
+    components = [{"map": content, "isolevel": level / step, "color": "#8a8a8a", "visible": True, "radius": radius}]
+    for model, color in zip(models, colors):
+        components.append({"model": encode_model(model, centre), "color": color, "visible": True})
+    share = min(1.0, radius / (np.sqrt(0.75) * volume.box_size))  # of the scene's radius, the box's half diagonal
+    return {"components": components, "size_px": tuple(size_px), "step": step, "slab": share}
+
+
+def look_at(ngl_view, component, selection):
+    """Move the camera of a `view` to some atoms of one component; ``selection`` in NGL's words, such as ``12-16:A``."""
+    ngl_view._remote_call(
+        "autoView", target="compList", args=[selection, 0], kwargs={"component_index": component}, fire_once=True
+    )
+
+
+def set_level(ngl_view, scene, level):
+    """Draw the map of a `model_scene` at another density."""
+    ngl_view._remote_call(
+        "setParameters", target="Representation", fire_once=True,
+        kwargs={"component_index": 0, "repr_index": 0, "isolevel": level / scene["step"]},
+    )  # fmt: skip
+
+
 def view(scene):
-    """An nglview of a scene from `density_scene`; every frame is loaded, one is visible.
+    """An nglview of a `density_scene` or `model_scene`; everything is loaded, what is ``visible`` is seen.
 
     The size is fixed in pixels: a view that asks its parent, before it is on the page, gets a canvas of 1 × 1.
     """
@@ -138,13 +209,22 @@ def view(scene):
     ngl_view.layout.width, ngl_view.layout.height = width, height
     with ngl_view.hold_sync():  # nglview's archive of calls goes to the browser once, not once per call
         ngl_view.camera = "orthographic"
-        ngl_view.stage.set_parameters(fog_near=60, fog_far=160)
+        if "slab" in scene:  # NGL counts from 0, the front of the scene, to 100, its back
+            front, back = 50 - 50 * scene["slab"], 50 + 50 * scene["slab"]
+            ngl_view.stage.set_parameters(clip_near=front, clip_far=back, fog_near=50, fog_far=2 * back - 50)
+        else:
+            ngl_view.stage.set_parameters(fog_near=60, fog_far=160)
         for index, component in enumerate(scene["components"]):
-            ngl_view.add_component(BytesIO(component["map"]), ext="mrc", default_representation=False)
-            ngl_view.add_representation(
-                "surface", component=index, isolevel_type="value", isolevel=component["isolevel"],
-                color=component["color"], smooth=1, use_worker=False,
-            )  # fmt: skip
+            if "model" in component:
+                ngl_view.add_component(StringIO(component["model"]), ext="cif", default_representation=False)
+                ngl_view.add_representation("licorice", component=index, color=component["color"], radius=0.16)
+            else:
+                mesh = {"contour": True, "box_size": component["radius"]} if "radius" in component else {"smooth": 1}
+                ngl_view.add_component(BytesIO(component["map"]), ext="mrc", default_representation=False)
+                ngl_view.add_representation(
+                    "surface", component=index, isolevel_type="value", isolevel=component["isolevel"],
+                    color=component["color"], use_worker=False, **mesh,
+                )  # fmt: skip
             ngl_view._remote_call(
                 "setVisibility", target="compList", args=[component["visible"]], kwargs={"component_index": index}
             )
@@ -155,8 +235,9 @@ def view(scene):
 
 
 def show_frame(ngl_view, shown):
-    """Make frame number ``shown`` of a `view` the visible one."""
+    """Make frame number ``shown`` of a `view`, or those of a set of numbers, the visible ones."""
+    seen = {shown} if isinstance(shown, int) else set(shown)
     for index in range(len(ngl_view._ngl_component_ids)):
         ngl_view._remote_call(
-            "setVisibility", target="compList", args=[index == shown], kwargs={"component_index": index}, fire_once=True
+            "setVisibility", target="compList", args=[index in seen], kwargs={"component_index": index}, fire_once=True
         )

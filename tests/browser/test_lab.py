@@ -140,6 +140,50 @@ def test_how_the_ribosome_moves(lab, page):
     assert not complaints(page)
 
 
+@on("12b_one_view_at_a_time.ipynb")
+def test_one_view_at_a_time(lab, page):
+    (panel,) = lab.panels(page)
+    assert move_every_slider(lab, panel) == ["log₁₀ σ / fitted σ"]
+    wide = "classic.dense_diffusion_map(squared, 10 * fit.sigma, 3)[1]"
+    assert lab.execute(page, f"print(np.array_equal(kernel_panel.result[1], {wide}))") == "True"
+    assert not complaints(page)
+
+
+@on("13_where_do_the_atoms_go.ipynb")
+def test_where_the_atoms_go(lab, page):
+    ensemble, residues = lab.panels(page)
+    kind = "e => e.tagName + (e.closest('.jupyter-matplotlib') ? ' to click on' : '')"
+    for panel, canvases in ((ensemble, 1), (residues, 2)):
+        kinds = [picture.evaluate(kind) for picture in lab.pictures(panel)]
+        assert sorted(kinds) == ["CANVAS"] + 2 * canvases * ["CANVAS to click on"]
+        nglview = [lab.pictures(panel)[kinds.index("CANVAS")]]
+        before = lab.settled(nglview)
+        assert move_every_slider(lab, panel) == ["residue, from the first", "level (σ)"]
+        lab.settled(nglview, changed_from=before)  # other atoms, not only another caption
+    assert lab.execute(page, "print(ensemble.result[0], explorer.result[0], explorer.level.value)") == "A 84 A 84 8.0"
+
+    pictures = lab.pictures(residues)
+    strip, _, torsions, *_ = [p for p in pictures if p.evaluate(kind) != "CANVAS"]
+    last = lab.settled(pictures)
+    box = strip.bounding_box()
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    last = lab.settled(pictures, changed_from=last)
+    assert lab.execute(page, "print(25 < explorer.residue.value < 60)") == "True"
+    residues.locator("select").select_option("after")
+    last = lab.settled(pictures, changed_from=last)
+    phi, psi = map(float, lab.execute(page, "print(*explorer._scores[1].torsions[9, :2])").split())
+    place = (
+        "f = explorer.torsions.figure; x, y = f.axes[0].transData.transform((%f, %f)) / f.bbox.size; print(x, 1 - y)"
+    )
+    x, y = map(float, lab.execute(page, place % (phi, psi)).split())
+    box = torsions.bounding_box()
+    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    lab.settled(pictures, changed_from=last)
+    near = "a = explorer._scores[1].torsions[explorer.residue.value - 1, :2]; print(abs(a - [%f, %f]).max() < 25)"
+    assert lab.execute(page, near % (phi, psi)) == "True"
+    assert not complaints(page)
+
+
 def test_panels_are_drawn_every_time_they_are_opened(lab):
     """One good run proves little: a viewer that is built before it is on the page gets a canvas of 1 × 1 pixels."""
     page = lab.open("panels.ipynb")

@@ -186,7 +186,7 @@ def _agreements(movies, bins):
     np.fill_diagonal(nearness, -1)
     agreement = np.zeros(nearness.shape)
     for v in range(len(bins)):
-        for other in np.argsort(-nearness[v], kind="stable")[:_NEIGHBORS]:
+        for other in np.argsort(-nearness[v], kind="stable")[: min(_NEIGHBORS, len(bins) - 1)]:
             if agreement[v, other] == 0:
                 score = movie_agreement(movies[v], movies[other], views[v : v + 1], views[other : other + 1])
                 agreement[v, other] = agreement[other, v] = score * nearness[v, other]
