@@ -25,7 +25,7 @@ from cryonb.types import CTF
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "micrographs" / "bgal_10017"
 PIXEL, DIAMETER = 1.77, 108 * 1.77  # Å
-RIBOSOME = 300.0  # Å
+RIBOSOME, ANGLE_STEP = 300.0, 10.0  # Å, degrees
 
 
 def real(files):
@@ -78,7 +78,7 @@ def after_clicks(found):
 
 
 def simulated(n):
-    """Blobs, own and templates on fields of ribosomes, with and without carbon and dirt; summary and found."""
+    """Every picker on fields of ribosomes, with and without carbon and dirt; summary and found."""
     ribosome = samples.ribosome()
     references = picking.reference_images(ribosome.volume(96, 4.0), order=1)
     rows, found = [], []
@@ -90,23 +90,33 @@ def simulated(n):
         candidates = propose(micrograph, RIBOSOME)
         own = picking.score_picks(picking.pick_without_model(candidates, RIBOSOME), truth.centres)
         seconds = time.process_time() - start
-        picks = picking.pick_templates(candidates.prepared, references, RIBOSOME, pixel_size=4.0, ctf=truth.ctf)
-        templates = picking.score_picks(picks, truth.centres)
+        templates, plain = (
+            picking.score_picks(
+                picking.pick_templates(
+                    candidates.prepared, references, RIBOSOME, pixel_size=4.0, ctf=ctf, angle_step=ANGLE_STEP
+                ),
+                truth.centres,
+            )
+            for ctf in (truth.ctf, None)
+        )
         blobs = picking.score_picks(picking.pick_blobs(candidates.prepared, RIBOSOME), truth.centres)
-        rows.append([blobs.f1, own.f1, templates.f1, own.centring_error, templates.centring_error])
+        rows.append([score.f1 for score in (blobs, own, templates, plain)])
+        rows[-1] += [score.centring_error for score in (own, templates, plain)]
         found.append((candidates, truth.centres, own, blobs, seconds))
         print(
             f"{defocus:.0f} Å {'dirty' if dirty else 'clean'} F1: blobs {blobs.f1:.3f}, own {own.f1:.3f}, "
-            f"templates {templates.f1:.3f}; centring: own {own.centring_error / RIBOSOME:.3f}, "
-            f"templates {templates.centring_error / RIBOSOME:.3f} of the diameter",
+            f"templates {templates.f1:.3f} (without CTF {plain.f1:.3f}); centring: own "
+            f"{own.centring_error / RIBOSOME:.3f}, templates {templates.centring_error / RIBOSOME:.3f} "
+            f"({plain.centring_error / RIBOSOME:.3f}) of the diameter",
             flush=True,
         )
     rows = np.array(rows)
     clean, dirty = rows[::2].mean(0), rows[1::2].mean(0)
-    names = ("f1_blobs", "f1_own", "f1_templates", "centring_own", "centring_templates")
+    names = ("f1_blobs", "f1_own", "f1_templates", "f1_templates_without_ctf")
+    names += ("centring_own", "centring_templates", "centring_templates_without_ctf")
     summary = {}
     for label, values in (("clean", clean), ("dirty", dirty)):
-        values = np.append(values[:3], values[3:] / RIBOSOME)
+        values = np.append(values[:4], values[4:] / RIBOSOME)
         summary |= {f"simulated_{label}_{name}": round(float(v), 4) for name, v in zip(names, values)}
     return summary, found
 

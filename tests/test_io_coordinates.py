@@ -64,3 +64,28 @@ def test_what_a_format_needs_is_asked_for(table, tmp_path):
         with pytest.raises(ValueError, match=message):
             io.write_coordinates(table, tmp_path / name)
         assert not (tmp_path / name).exists()
+
+
+def test_y_of_cryosparc_is_inverted_where_asked(table, tmp_path):
+    """There and back either way; read the other way, y counts from the other end."""
+    for invert in (False, True):
+        io.write_coordinates(table, tmp_path / "a.cs", shape=(1000, 500), invert_y=invert)
+        same, other = (io.read_coordinates(tmp_path / "a.cs", invert_y=how) for how in (invert, not invert))
+        np.testing.assert_allclose(same[["x", "y"]], table[["x", "y"]], atol=1e-3)
+        np.testing.assert_allclose(other["y"], 1000 - table["y"], atol=1e-3)
+        np.testing.assert_allclose(other["x"], table["x"], atol=1e-3)
+
+
+def test_the_box_of_a_cryosparc_pick_holds_what_was_picked(tmp_path):
+    """One dark pixel, its coordinates through a .cs file, its box: it lies on the centre."""
+    from cryonb import picking
+    from cryonb.types import Micrograph
+
+    data = np.random.default_rng(0).normal(scale=0.01, size=(80, 100))
+    data[22, 61] -= 100
+    spot = pd.DataFrame({"micrograph": ["m.mrc"], "x": [61.0], "y": [22.0], "score": [1.0]})
+    io.write_coordinates(spot, tmp_path / "a.cs", shape=data.shape)
+    back = io.read_coordinates(tmp_path / "a.cs")
+    picks = picking.Picks(back[["x", "y"]].to_numpy(), back["score"].to_numpy(), 2.0, 10.0)
+    image = picking.extract(Micrograph(data, 2.0), picks, 16)[0].images[0]
+    assert np.unravel_index(image.argmax(), image.shape) == (8, 8)

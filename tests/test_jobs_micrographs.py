@@ -115,6 +115,9 @@ def test_extract_goes_through_everything_bad(bad, tmp_path, capsys):
     assert "no coordinates of eightbit.png" in reasons["eightbit"]
     assert summary["over_the_edge"] >= 2  # one over the edge, one outside
     names = set(io.read_star(tmp_path / "out" / "particles.star")["particles"]["rlnMicrographName"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "particles.mrcs", "particles.star", "summary.json",
+    ]  # fmt: skip
     assert str(bad / "wide.mrc") in names and not any("signed8" in name for name in names)
 
 

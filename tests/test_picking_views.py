@@ -22,7 +22,7 @@ def micrograph():
 
 def test_the_view_returns_what_the_picker_returns(micrograph):
     view = PickingView(micrograph, 100.0)
-    expected = picking.ClickPicker(100.0).pick(micrograph)
+    expected = picking.ClickPicker(100.0).pick(micrograph, threshold=0.0)
     np.testing.assert_allclose(view.result.centres, expected.centres)
     view.threshold.value = 1.0
     np.testing.assert_allclose(view.result.centres, picking.ClickPicker(100.0).pick(micrograph, threshold=1.0).centres)

@@ -14,7 +14,7 @@ __all__ = ["read_coordinates", "write_coordinates"]
 _SUFFIX = re.compile(r"_(autopick|manualpick|pick|picks|extract)$")
 
 
-def read_coordinates(path, *, micrograph=None):
+def read_coordinates(path, *, micrograph=None, invert_y=False):
     """Centres of particles, whatever program wrote them.
 
     Parameters
@@ -24,6 +24,8 @@ def read_coordinates(path, *, micrograph=None):
         ``location`` columns.
     micrograph : str, optional
         Name of the micrograph where the file does not say; its own name without ``_autopick`` and the like by default.
+    invert_y : bool
+        Of a ``.cs`` file: count y from the other end of the micrograph.
 
     Returns
     -------
@@ -37,8 +39,10 @@ def read_coordinates(path, *, micrograph=None):
 
     Notes
     -----
-    cryoSPARC's fractions are multiplied by the micrograph's shape. y is not turned round: where its micrographs
-    were, use ``shape − y``.
+    cryoSPARC's fractions are multiplied by the micrograph's shape. Whether its y runs along the rows of the MRC file or
+    against them depends on which program made the micrograph and on cryoSPARC's version (asarnow/pyem on GitHub, issues
+    22, 81, 101 and 133: for micrographs that RELION shares, its author inverts y). Draw the picks of one micrograph;
+    where they lie upside down, pass ``invert_y=True``.
 
     Examples
     --------
@@ -55,13 +59,13 @@ def read_coordinates(path, *, micrograph=None):
     if kind == "star":
         return _from_star(path, name)
     if kind == "cryosparc":
-        return _from_cryosparc(path)
+        return _from_cryosparc(path, invert_y)
     if kind in ("text", "empty"):
         return _from_box(path, name)
     raise ValueError(f"{path}: expected coordinates (STAR, .box or .cs), but the content looks like {kind!r}")
 
 
-def write_coordinates(table, path, *, box_px=None, shape=None):
+def write_coordinates(table, path, *, box_px=None, shape=None, invert_y=False):
     """Write coordinates as RELION STAR (``.star``), EMAN (``.box``) or cryoSPARC (``.cs``), by the name's ending.
 
     Parameters
@@ -73,6 +77,8 @@ def write_coordinates(table, path, *, box_px=None, shape=None):
         Box size, which ``.box`` needs.
     shape : (int, int), optional
         Height and width of the micrographs in pixels, which ``.cs`` needs.
+    invert_y : bool
+        As in `read_coordinates`.
 
     Raises
     ------
@@ -93,7 +99,7 @@ def write_coordinates(table, path, *, box_px=None, shape=None):
     elif path.suffix == ".box":
         _to_box(table, path, box_px)
     elif path.suffix == ".cs":
-        _to_cryosparc(table, score, path, shape)
+        _to_cryosparc(table, score, path, shape, invert_y)
     else:
         raise ValueError(f"cannot write {path}: coordinates go to .star, .box or .cs")
 
@@ -134,7 +140,7 @@ def _from_box(path, name):
     return _table([name] * len(rows), x, y, np.zeros(len(rows)))
 
 
-def _from_cryosparc(path):
+def _from_cryosparc(path, invert_y):
     records = load_cryosparc(path)
     needed = [f"location/{name}" for name in ("micrograph_path", "center_x_frac", "center_y_frac", "micrograph_shape")]
     for name in needed:
@@ -148,7 +154,8 @@ def _from_cryosparc(path):
     score = np.zeros(len(records))
     if "pick_stats/ncc_score" in records.dtype.names:
         score = records["pick_stats/ncc_score"].astype(float)
-    x, y = records["location/center_x_frac"] * shape[:, 1], records["location/center_y_frac"] * shape[:, 0]
+    down = records["location/center_y_frac"]
+    x, y = records["location/center_x_frac"] * shape[:, 1], (1 - down if invert_y else down) * shape[:, 0]
     return _table(names, x, y, score)
 
 
@@ -173,7 +180,7 @@ def _to_box(table, path, box_px):
         beside.write_text("".join(lines), encoding="ascii")
 
 
-def _to_cryosparc(table, score, path, shape):
+def _to_cryosparc(table, score, path, shape, invert_y):
     if shape is None:
         raise ValueError(f"cannot write {path}: .cs needs shape=(height, width) of the micrographs in pixels")
     names = [str(PurePosixPath(str(name))).encode() for name in table["micrograph"]]
@@ -188,7 +195,8 @@ def _to_cryosparc(table, score, path, shape):
     records["uid"] = np.arange(1, len(table) + 1)
     records["location/micrograph_path"], records["location/micrograph_shape"] = names, shape
     records["location/center_x_frac"] = table["x"].to_numpy(float) / shape[1]
-    records["location/center_y_frac"] = table["y"].to_numpy(float) / shape[0]
+    down = table["y"].to_numpy(float) / shape[0]
+    records["location/center_y_frac"] = 1 - down if invert_y else down
     records["pick_stats/ncc_score"] = score
     with replacing(path) as beside, open(beside, "wb") as file:
         np.save(file, records, allow_pickle=False)

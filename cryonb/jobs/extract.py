@@ -1,5 +1,7 @@
 """``python -m cryonb extract``: particles around coordinates on many micrographs, as one STAR file and its stack."""
 
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ def add_arguments(parser):
     parser.add_argument("--box", "--extract_size", type=int, required=True, metavar="PX", help="box size")
     parser.add_argument("--ctf", type=Path, metavar="STAR", help="micrographs_ctf.star of `cryonb ctf` or RELION")
     parser.add_argument("--pixel-size", "--angpix", type=float, metavar="Å", help="instead of the headers'")
+    parser.add_argument("--invert-y", action="store_true", help="of coordinates from a .cs file: see read_coordinates")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -35,53 +38,74 @@ def execute(options):
 
     Notes
     -----
-    ``particles.star`` and ``particles.mrcs``, ``summary.json``. Boxes over the edge are left out and counted.
+    ``particles.star`` and ``particles.mrcs``, ``summary.json``. Boxes over the edge are left out and counted. In memory
+    are one micrograph and its boxes; those of all lie in a temporary folder of ``--out`` until they are joined.
     """
-    import pandas as pd
-
-    from .. import io, picking
-    from ..types import Particles
+    from .. import io
     from .batch import finish, require_different_names, through
 
     if options.box < 8:
         raise ValueError(f"--box must be 8 pixels or more, got {options.box}")
     require_different_names(options.micrographs)
-    shared = None if options.coordinates.is_dir() else io.read_coordinates(options.coordinates)
+    shared = (
+        None if options.coordinates.is_dir() else io.read_coordinates(options.coordinates, invert_y=options.invert_y)
+    )
     lenses = {} if options.ctf is None else _lenses(options.ctf)
-
-    def one(path):
-        micrograph = io.read_micrograph(path, pixel_size=options.pixel_size)
-        table = _coordinates(path, shared, options.coordinates)
-        if lenses:
-            if path.stem not in lenses:
-                raise ValueError(f"{options.ctf} has no micrograph {path.stem}")
-            micrograph = type(micrograph)(micrograph.data, micrograph.pixel_size, lenses[path.stem])
-        # The diameter of these records plays no part in cutting boxes.
-        picks = picking.Picks(
-            table[["x", "y"]].to_numpy(), table["score"].to_numpy(), micrograph.pixel_size, micrograph.pixel_size
-        )
-        particles, _ = picking.extract(micrograph, picks, options.box, name=str(path))
-        return particles, len(picks) - len(particles)
-
-    found, failed = through(options.micrographs, one, label="extraction", quiet=options.quiet)
-    parts = [particles for particles, _ in found]
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.out, prefix=".parts-") as folder:
+        found, failed = through(
+            options.micrographs, lambda path: _one(path, shared, lenses, Path(folder), options), label="extraction",
+            quiet=options.quiet,
+        )  # fmt: skip
+        parts = [particles for particles, _ in found]
+        if parts:
+            io.write_particles(
+                _joined(parts), options.out / "particles.star", stack_path=options.out / "particles.mrcs"
+            )
     numbers = {
         "micrographs": len(options.micrographs), "particles": sum(map(len, parts)),
         "over_the_edge": sum(lost for _, lost in found), "failed": len(failed),
     }  # fmt: skip
-    if parts:
-        pixel_sizes = [particles.pixel_size for particles in parts]
-        if max(pixel_sizes) > 1.01 * min(pixel_sizes):
-            raise ValueError(
-                f"micrographs have pixels of {min(pixel_sizes):g} to {max(pixel_sizes):g} Å; give one size"
-            )
-        joined = Particles(
-            np.concatenate([particles.images for particles in parts]), pixel_sizes[0], ctf=_joined_ctf(parts),
-            metadata=pd.concat([particles.metadata for particles in parts], ignore_index=True),
-        )  # fmt: skip
-        options.out.mkdir(parents=True, exist_ok=True)
-        io.write_particles(joined, options.out / "particles.star")
     return finish(numbers, failed, options.out)
+
+
+def _one(path, shared, lenses, folder, options):
+    """Particles of one micrograph, their images in a file of ``folder``, and how many boxes did not fit."""
+    from .. import io, picking
+
+    micrograph = io.read_micrograph(path, pixel_size=options.pixel_size)
+    table = _coordinates(path, shared, options.coordinates)
+    if lenses:
+        if path.stem not in lenses:
+            raise ValueError(f"{options.ctf} has no micrograph {path.stem}")
+        micrograph = replace(micrograph, ctf=lenses[path.stem])
+    # The diameter of these records plays no part in cutting boxes.
+    picks = picking.Picks(
+        table[["x", "y"]].to_numpy(), table["score"].to_numpy(), micrograph.pixel_size, micrograph.pixel_size
+    )
+    particles, _ = picking.extract(micrograph, picks, options.box, name=str(path))
+    part = folder / f"{path.stem}.mrcs"
+    io.write_stack(particles.images, part, particles.pixel_size)
+    return replace(particles, images=io.read_stack(part)), len(picks) - len(particles)
+
+
+def _joined(parts):
+    """Particles of all micrographs; their images stay in the files of the parts."""
+    import pandas as pd
+
+    from .. import io
+    from ..types import Particles
+
+    pixel_sizes = [particles.pixel_size for particles in parts]
+    if max(pixel_sizes) > 1.01 * min(pixel_sizes):
+        raise ValueError(f"micrographs have pixels of {min(pixel_sizes):g} to {max(pixel_sizes):g} Å; give one size")
+    count = [len(particles) for particles in parts]
+    images = io.ImageStack(
+        [particles.images.paths[0] for particles in parts], np.repeat(np.arange(len(parts)), count),
+        np.concatenate([np.arange(n) for n in count]),
+    )  # fmt: skip
+    metadata = pd.concat([particles.metadata for particles in parts], ignore_index=True)
+    return Particles(images, pixel_sizes[0], ctf=_joined_ctf(parts), metadata=metadata)
 
 
 def _coordinates(path, shared, folder):

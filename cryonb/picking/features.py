@@ -12,6 +12,8 @@ LAPLACIAN_SIGMA = (0.1, 0.14, 0.18, 0.22, 0.25, 0.3, 0.4, 0.6)  # diameters
 RING_EDGES = (0, 0.15, 0.3, 0.45, 0.6, 0.8, 1.0)
 ORDERS, ORDER_SIGMA = (1, 2, 3, 4), (0.18, 0.28)
 SPREAD_RADIUS = (0.25, 0.5, 1.0)
+FINE_RING, N_FINE = 0.08, 9  # width and number of the rings whose mean and deviation are taken
+CONTRAST_SIGMA, CONTRAST_WIDTH = 0.2, (0.5, 1.0, 2.0)  # of the particle, and of the surroundings it is compared with
 
 
 def feature_maps(prepared):
@@ -23,9 +25,11 @@ def feature_maps(prepared):
 
     Returns
     -------
-    ndarray (25, h, w), float32
+    ndarray (49, h, w), float32
         In robust standard deviations of each: 8 Laplacians of Gaussians, the means over 6 rings, the moduli of
-        8 circular harmonics r^m exp(−r²/2σ² + imθ), m = 1 … 4 (logarithm), and 3 local variances (logarithm).
+        8 circular harmonics r^m exp(−r²/2σ² + imθ), m = 1 … 4 (logarithm), 3 local variances (logarithm), the means
+        over 9 fine rings and the variances on them (logarithm), and against surroundings of 3 widths the contrast
+        in their standard deviations and that deviation (logarithm).
     """
     image, size = prepared.image, prepared.diameter_px
     convolve = _Convolution(image, int(np.ceil(1.2 * size)))
@@ -49,6 +53,18 @@ def feature_maps(prepared):
         disc = (radius <= share * size).astype(float)
         disc /= disc.sum()
         maps.append(np.log(np.maximum(squares(disc) - convolve(disc) ** 2, floor)))
+    for number in range(N_FINE):
+        inner, outer = FINE_RING * number * size, FINE_RING * (number + 1) * size
+        ring = np.clip(outer - radius + 0.5, 0, 1) * np.clip(radius - inner + 0.5, 0, 1)
+        ring /= ring.sum()
+        mean = convolve(ring)
+        maps += [mean, np.log(np.maximum(squares(ring) - mean**2, floor))]
+    smooth = scipy.ndimage.gaussian_filter(image, CONTRAST_SIGMA * size)
+    for share in CONTRAST_WIDTH:
+        mean = scipy.ndimage.gaussian_filter(image, share * size)
+        variance = scipy.ndimage.gaussian_filter(image**2, share * size) - mean**2
+        spread = np.sqrt(np.maximum(variance, floor))
+        maps += [(smooth - mean) / spread, np.log(spread)]
     return np.stack([robust_scaled(values, prepared.usable) for values in maps]).astype(np.float32)
 
 
