@@ -52,8 +52,16 @@ def test_refine_writes_what_relion_reads(files, refined):
     assert np.allclose(sigma2 * 2 * SIZE**2, 1.0, rtol=0.2)
     numbers = json.loads((refined / "summary.json").read_text())
     assert numbers["particles"] == 120 and 16 <= numbers["resolution_angstrom"] < 60
-    first = io.read_star(refined / "run_it001_model.star")
-    assert first["model_general"]["rlnCurrentResolution"].iloc[0] != "0"
+    for half in (1, 2):
+        first = io.read_star(refined / f"run_it001_half{half}_model.star")
+        assert first["model_general"]["rlnCurrentResolution"].iloc[0] != "0"
+        assert first["model_general"]["rlnNrClasses"].iloc[0] == "1"
+        assert {"rlnGoldStandardFsc", "rlnReferenceTau2"} <= set(first["model_class_1"])
+        assert io.read_volume(refined / f"run_it001_half{half}_class001.mrc").size_px == SIZE
+    # the scale of a group is found by its number, or its name
+    groups = model["model_groups"].set_index("rlnGroupNumber")
+    numbers_of = io.read_star(refined / "run_data.star", numeric=True)["particles"]["rlnGroupNumber"]
+    assert (numbers_of.value_counts() == groups["rlnGroupNrParticles"]).all() and "rlnGroupName" in groups
 
 
 def test_the_same_command_resumes(files, refined, capsys):
