@@ -51,10 +51,10 @@ class LandscapeSmoothness(Panel):
         self._limits = None if averages is None else tuple(np.quantile(averages, [0.002, 0.998]))
         deepest = scan.landscapes[scan.best]
         start = int(np.argmin(np.abs(self.positions - deepest.centers[0][np.nanargmin(deepest.energy_kt)])))
-        self.smoothness = slider("smoothness, rough to smooth", scan.best, 0, len(scan.smoothness) - 1, 1)
-        self.state = slider("state along the coordinate", start, 0, len(self.volumes) - 1, 1)
+        self.smoothness = slider("smoothness λ (step)", scan.best, 0, len(scan.smoothness) - 1, 1)
+        self.state = slider("state", start, 0, len(self.volumes) - 1, 1)
         self.caption = ipywidgets.HTML()
-        self.curve, self.energy, self.average = picture(400), picture(480), picture(250)
+        self.curve, self.energy, self.average = picture(345), picture(400), picture(250)
         level = plot.default_level(self.volumes[0]) if level is None else level
         self.ngl_view = view(density_scene(self.volumes, level=level, shown=start, size_px=(360, 320)))
         beneath = [self.ngl_view] if averages is None else [self.ngl_view, self.average]
