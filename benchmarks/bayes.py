@@ -1,6 +1,7 @@
 """`cryonb.bayes` beside RELION on the same files, scored against the truth: refinement, classes, noise, speed.
 
-    python benchmarks/bayes.py [--quick] [--parts …] [--snr 0.2 0.05] [--seeds 1 …] [--folder F] [--relion …]
+    python benchmarks/bayes.py [--quick] [--parts …] [--snr 0.2 0.05] [--seeds 1 …] [--workers N] [--folder F]
+        [--relion …]
 
 64 px of 6.3 Å, defocus 1–2.5 µm, shifts of 1.5 px rms, from the shipped ribosome. Parts:
 
@@ -56,7 +57,9 @@ def refine(options, snr, seed, folder):
     particles, truth = draw(ONE, n, seed=seed, snr=snr)
     (reference,) = true_volumes(ONE, truth)
     found, cpu = cpu_of(
-        lambda: bayes.refine(particles, reference, rng=seed, mask_diameter=DIAMETER, workers=2, progress=False)
+        lambda: bayes.refine(
+            particles, reference, rng=seed, mask_diameter=DIAMETER, workers=options.workers, progress=False
+        )
     )
     numbers = {"ours_cpu_seconds": cpu, "ours_reported_angstrom": round(found.resolution, 2)}
     numbers |= {f"ours_{k}": v for k, v in pose_errors(truth.poses, found.poses, found.volume, reference).items()}
@@ -260,6 +263,7 @@ def main():
     parser.add_argument("--parts", nargs="+", choices=PARTS)
     parser.add_argument("--snr", nargs="+", type=float, default=[0.2])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--workers", type=int, default=2, help="threads of our refinement")
     parser.add_argument("--folder", type=Path, help="keep RELION's files here and go on from them")
     parser.add_argument("--relion", choices=["run", "kept", "none"], default="run" if _relion.installed() else "none")
     options = parser.parse_args()

@@ -45,7 +45,7 @@ def classify_2d(
         At most; fewer when the classes have settled.
     mask_diameter : float, optional
         Diameter in Å of the soft circle that holds the particle; nine tenths of the box by default. A tight one is
-        faster and sharper.
+        faster and sharper. Whether it cuts the particle is not checked: no volume says how large that is.
     highest_resolution : float, optional
         Å; nothing finer enters the likelihood or the averages.
     tau_fudge : float
@@ -128,7 +128,7 @@ class _Settings:
             raise ValueError(f"n_classes must be between 1 and the {n} particles, got {n_classes}")
         if n_iterations < 1:
             raise ValueError(f"n_iterations must be at least 1, got {n_iterations}")
-        if not tau_fudge > 0:
+        if not (np.isfinite(tau_fudge) and tau_fudge > 0):
             raise ValueError(f"tau_fudge must be positive, got {tau_fudge:g}")
         finest = 2 * particles.pixel_size if highest_resolution is None else float(highest_resolution)
         if not 0 < finest <= box / 4:

@@ -96,7 +96,7 @@ def initial_model(
         and look at what comes.
     mask_diameter : float, optional
         Diameter in Å of the soft sphere that holds the particle; nine tenths of the box by default. It also sets how
-        fine the search must be: give it.
+        fine the search must be: give it. Whether it cuts the particle is not checked: no volume says how large that is.
     initial_resolution, final_resolution : float, optional
         Å; finer detail is not looked at in the first fifth of the batches, and at the end. The mask's diameter over
         6 and over 13 by default: 55 and 25 Å for a ribosome.
