@@ -265,8 +265,7 @@ def fingerprint(*data):
     Parameters
     ----------
     *data
-        Arrays, lazy stacks of images (of these, sixteen images evenly spread are read), rotations, numbers, text, None,
-        lists and dataclasses of such.
+        Arrays, lazy stacks of images (all are read), rotations, numbers, text, None, lists and dataclasses of such.
 
     Returns
     -------
@@ -298,8 +297,8 @@ def _feed(digest, item):
         digest.update(np.ascontiguousarray(item).tobytes())
     elif hasattr(item, "shape") and hasattr(item, "__getitem__") and not hasattr(item, "columns") and len(item.shape):
         digest.update(str(item.shape).encode())
-        for index in np.unique(np.linspace(0, len(item) - 1, 16).astype(int)):
-            _feed(digest, np.ascontiguousarray(item[int(index)]))
+        for part in chunk_slices(len(item), 256):
+            digest.update(np.ascontiguousarray(item[part]).tobytes())
     elif item is None or isinstance(item, (str, int, float, bool, np.generic)):
         digest.update(repr(item).encode())
 

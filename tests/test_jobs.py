@@ -7,6 +7,7 @@ import pytest
 
 from cryonb import io, rotations, samples, simulate
 from cryonb.__main__ import main
+from cryonb.types import Volume
 
 SIZE, PIXEL, DIAMETER = 32, 8.0, 190.0
 QUICK = ["--mask-diameter", str(DIAMETER), "--workers", "1", "--quiet"]
@@ -51,8 +52,16 @@ def test_refine_writes_what_relion_reads(files, refined):
     assert np.allclose(sigma2 * 2 * SIZE**2, 1.0, rtol=0.2)
     numbers = json.loads((refined / "summary.json").read_text())
     assert numbers["particles"] == 120 and 16 <= numbers["resolution_angstrom"] < 60
-    first = io.read_star(refined / "run_it001_model.star")
-    assert first["model_general"]["rlnCurrentResolution"].iloc[0] != "0"
+    for half in (1, 2):
+        first = io.read_star(refined / f"run_it001_half{half}_model.star")
+        assert first["model_general"]["rlnCurrentResolution"].iloc[0] != "0"
+        assert first["model_general"]["rlnNrClasses"].iloc[0] == "1"
+        assert {"rlnGoldStandardFsc", "rlnReferenceTau2"} <= set(first["model_class_1"])
+        assert io.read_volume(refined / f"run_it001_half{half}_class001.mrc").size_px == SIZE
+    # the scale of a group is found by its number, or its name
+    groups = model["model_groups"].set_index("rlnGroupNumber")
+    numbers_of = io.read_star(refined / "run_data.star", numeric=True)["particles"]["rlnGroupNumber"]
+    assert (numbers_of.value_counts() == groups["rlnGroupNrParticles"]).all() and "rlnGroupName" in groups
 
 
 def test_the_same_command_resumes(files, refined, capsys):
@@ -201,3 +210,16 @@ def test_pick_refuses_what_cannot_work_before_any_work(fields, tmp_path, capsys)
     assert main(["pick", str(fields[0]), "--out", str(out), "--diameter", "100", "--method", "templates"]) == 1
     assert main(["pick", str(fields[0]), str(fields[0]), "--out", str(out), "--diameter", "100"]) == 1
     assert not out.exists() and capsys.readouterr().err.count("cryonb:") == 3
+
+
+def test_resolution_refuses_what_are_not_two_halves(refined, tmp_path, capsys):
+    folder = refined
+    half = io.read_volume(folder / "run_half1_class001_unfil.mrc")
+    io.write_volume(half.with_data(0 * half.data + 1), tmp_path / "flat.mrc")
+    io.write_volume(Volume(half.data[1:-1, 1:-1, 1:-1], half.voxel_size), tmp_path / "small.mrc")
+    one = str(folder / "run_half1_class001_unfil.mrc")
+    for other, message in ((one, "hold the same map"), (str(tmp_path / "flat.mrc"), "is constant"),
+                           (str(tmp_path / "small.mrc"), "volumes must have the same box")):  # fmt: skip
+        assert main(["resolution", one, other, "--out", str(tmp_path / "fsc")]) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "fsc").exists()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import label
 
 from cryonb.manifold import (
     change_gauge,
@@ -10,7 +11,9 @@ from cryonb.manifold import (
     find_basins,
     landscape_rms,
     minimum_energy_path,
+    scan_smoothness,
 )
+from cryonb.simulate import closed_valley
 from cryonb.types import EnergyLandscape
 
 EDGES = np.linspace(0, 1, 41)
@@ -320,3 +323,65 @@ def test_no_path_over_unobserved_cells():
         minimum_energy_path(landscape)
     with pytest.raises(ValueError, match="was not observed"):
         minimum_energy_path(landscape, start=0.5125, end=0.8)
+
+
+def test_the_landscapes_of_a_scan_mix_to_the_deconvolved_one():
+    rng = np.random.default_rng(0)
+    seen = draw(1500, rng, lambda x: double_well(x, barrier=1.5)) + 0.1 * rng.standard_normal(1500)
+    log_likelihood = -0.5 * ((seen[:, None] - CENTERS) / 0.1) ** 2
+    scan = scan_smoothness(log_likelihood, EDGES, gauge="x")
+    whole = deconvolve_landscape(log_likelihood, EDGES, rng=0)
+    assert scan.weight.sum() == pytest.approx(1) and scan.log_evidence.max() == 0
+    assert 0 < scan.best < len(scan.smoothness) - 1  # neither end of the grid
+    used = scan.weight > 1e-9
+    share = scan.weight[used]
+    mixed = share @ [one.energy_kt for one, keep in zip(scan.landscapes, used) if keep]
+    both = np.isfinite(mixed) & np.isfinite(whole.energy_kt)
+    assert both.sum() > 30
+    gap = (mixed - whole.energy_kt)[both]
+    np.testing.assert_allclose(gap, gap.mean(), atol=1e-6)
+    rough = [np.nanmean(one.upper_kt - one.lower_kt) for one in scan.landscapes]
+    assert rough[scan.best - 4] > rough[scan.best] > rough[-1]  # a band at one λ is narrower the smoother it is
+
+
+# --- the published landscape and its look-alike -------------------------------------------------------------------
+
+
+def lowest_pass(energy, start, end):
+    """Lowest level at which the cells below it connect two cells: flooding, no path involved."""
+    for level in np.unique(energy[np.isfinite(energy)]):
+        pools, _ = label(np.nan_to_num(energy, nan=np.inf) <= level, np.ones((3, 3)))
+        if pools[start] and pools[start] == pools[end]:
+            return level
+    return None
+
+
+def assert_paths_keep_to_observed_cells(landscape, start, end, apart):
+    energy, (x, y) = landscape.energy_kt, landscape.centers
+    path = minimum_energy_path(landscape, start=(x[start[0]], y[start[1]]), end=(x[end[0]], y[end[1]]))
+    assert all(np.isfinite(energy[cell_of(landscape, point)]) for point in path.points)
+    # the string runs between cells, over the mean of four
+    assert path.energy_kt.max() == pytest.approx(lowest_pass(energy, start, end), abs=0.12)
+    assert lowest_pass(energy, start, apart) is None
+    there = (x[apart[0]], y[apart[1]])
+    with pytest.raises(ValueError, match="unobserved cells part them"):
+        minimum_energy_path(landscape, start=path.points[0], end=there)
+    # the same cells taken for high ones: a way appears that nobody saw
+    filled = EnergyLandscape(np.nan_to_num(energy, nan=2.0), landscape.edges, gauge=landscape.gauge)
+    way = minimum_energy_path(filled, start=path.points[0], end=there)
+    assert not all(np.isfinite(energy[cell_of(landscape, point)]) for point in way.points)
+
+
+def test_paths_on_the_published_ribosome_landscape(shared_data):
+    energy = np.loadtxt(shared_data / "tables" / "dashti2014_landscape_70x70.csv", delimiter=",")
+    energy[energy >= 2.0] = np.nan  # the cap: nobody was there
+    landscape = EnergyLandscape(energy, [np.linspace(0, 1, 71)] * 2, gauge=("coordinate 1", "coordinate 2"))
+    assert_paths_keep_to_observed_cells(landscape, (23, 16), (40, 51), (9, 26))
+
+
+def test_paths_on_the_look_alike():
+    landscape = closed_valley()
+    assert np.nanmin(landscape.energy_kt) == 0 and np.nanmax(landscape.energy_kt) < 2.0
+    assert_paths_keep_to_observed_cells(landscape, (25, 17), (28, 51), (9, 56))
+    path = minimum_energy_path(landscape, start=(0.36, 0.24), end=(0.80, 0.42))
+    assert path.barrier_kt == pytest.approx(0.6, abs=0.05)

@@ -222,6 +222,30 @@ def test_no_particle_no_mask():
         automatic_mask(Volume(noise(0), 3.0), threshold=100.0)
 
 
+def test_no_resolution_is_found_in_noise():
+    """Twelve pairs of noise: no mask is made, or none that finds anything finer than the coarsest shells."""
+    found = []
+    for seed in range(12):
+        halves = [Volume(noise(2 * seed + side, 48), 4.0) for side in range(2)]
+        try:
+            found.append(corrected_fsc(*halves, "auto", rng=0).resolution)
+        except ValueError as error:
+            assert "no particle stands out" in str(error) or "no voxel is above" in str(error)
+    assert all(resolution > 48 * 4.0 / 3 for resolution in found), found
+
+
+def test_what_is_no_mask_is_refused():
+    a = Volume(noise(0), 3.0)
+    for wrong, message in (
+        (np.full(a.data.shape, np.nan), "between 0 and 1, got nan"),
+        (np.full(a.data.shape, 1000.0), "between 0 and 1, got 1e\\+03"),
+        (np.zeros(a.data.shape), "mask is empty"),
+        (Volume(np.ones(a.data.shape), 4.0), "voxels of 3 Å, got 4 Å"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            corrected_fsc(a, a, wrong, rng=0)
+
+
 def test_wrong_randomisation():
     a = Volume(noise(0), 3.0)
     for wrong in (5.0, 97.0 * 3, -1.0):

@@ -18,6 +18,7 @@ from cryonb import (  # noqa: E402
     Poses,
     Volume,
     defocus,
+    manifold,
     projection,
     reconstruction,
     rotations,
@@ -120,7 +121,7 @@ def test_image_formation_gives_what_its_function_gives(volume):
     assert bytes(panel.view.value[:4]) == PNG
 
 
-def test_no_control_is_without_a_label(volume, explorer):
+def test_no_control_is_without_a_label(volume, explorer, smoothness):
     import ipywidgets
 
     panels = [
@@ -133,6 +134,7 @@ def test_no_control_is_without_a_label(volume, explorer):
             CTF(0.0, 0.0),
         ),
         explorer,
+        smoothness,
     ]
     for panel in panels:
         controls = [value for value in vars(panel).values() if isinstance(value, ipywidgets.ValueWidget)]
@@ -163,6 +165,39 @@ def test_the_explorer_starts_in_the_deepest_well_and_follows_its_slider(explorer
 def test_a_click_on_the_landscape_moves_the_slider(explorer):
     click(explorer.canvas, -3.2, 1.0)
     assert explorer.position.value == 1 and explorer.result[0] == -4.0
+
+
+@pytest.fixture
+def smoothness(volume):
+    edges = np.linspace(-10, 10, 21)
+    x = (edges[1:] + edges[:-1]) / 2
+    rng = np.random.default_rng(0)
+    seen = rng.choice([-4.0, 4.0], 400, p=[0.7, 0.3]) + 2.5 * rng.standard_normal(400)
+    log_likelihood = -0.5 * ((seen[:, None] - x) / 2) ** 2
+    scan = manifold.scan_smoothness(log_likelihood, edges, gauge="ratchet (°)")
+    marginal = manifold.deconvolve_landscape(log_likelihood, edges, rng=0, gauge="ratchet (°)")
+    frames = [Volume(volume.data * (k + 1), 5.0) for k in range(3)]
+    averages = np.arange(3)[:, None, None] * np.ones((3, 32, 32))
+    return widgets.LandscapeSmoothness(scan, frames, [-4, 0, 4], marginal=marginal, averages=averages)
+
+
+def test_the_smoothness_panel_starts_at_the_most_probable_and_follows_its_sliders(smoothness):
+    scan = smoothness.scan
+    assert smoothness.smoothness.value == scan.best
+    assert smoothness.result == (scan.landscapes[scan.best], -4.0, smoothness.volumes[0])
+    before = [bytes(one.value) for one in (smoothness.curve, smoothness.energy, smoothness.average)]
+    smoothness.smoothness.value, smoothness.state.value = 0, 2
+    assert smoothness.result == (scan.landscapes[0], 4.0, smoothness.volumes[2])
+    after = [bytes(one.value) for one in (smoothness.curve, smoothness.energy, smoothness.average)]
+    assert all(a != b for a, b in zip(before, after, strict=True))
+    assert "<b>4.0</b>" in smoothness.caption.value and f"{100 * scan.weight[0]:.0f} %" in smoothness.caption.value
+
+
+def test_the_smoothness_panel_wants_a_position_and_an_average_for_each_volume(smoothness, volume):
+    with pytest.raises(ValueError, match="a position for each of 1 volumes, got 2"):
+        widgets.LandscapeSmoothness(smoothness.scan, [volume], [0, 1])
+    with pytest.raises(ValueError, match="an average for each of 1 volumes, got 3"):
+        widgets.LandscapeSmoothness(smoothness.scan, [volume], [0], averages=smoothness.averages)
 
 
 def test_a_clickable_canvas_leaves_the_readers_backend_alone():

@@ -149,7 +149,7 @@ def choose_classes(
         )  # fmt: skip
     key = asdict(settings) | {
         "question": "choose_classes", "n": n, "box": particles.size_px, "pixel": particles.pixel_size,
-        "data": fingerprint(particles, [reference]), "tau": tau_fudges,
+        "data": checkpoint and fingerprint(particles, [reference]), "tau": tau_fudges,
     }  # fmt: skip
     search = _Search(Job(particles, settings, workers, **placed), tau_fudges)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
@@ -157,10 +157,10 @@ def choose_classes(
     bar = tqdm(desc="choose classes", unit="step", disable=not progress)
     while search.phase != "done":
         record = search.step()
-        if checkpoint is not None:
-            parallel.save_checkpoint(checkpoint, search.values(), key=key)
         if monitor is not None and record is not None:
             monitor(replace(record, number=search.made), search.volumes)
+        if checkpoint is not None:
+            parallel.save_checkpoint(checkpoint, search.values(), key=key)
         bar.update()
         bar.set_postfix_str(f"K = {len(search.state.weights)}, {search.phase}")
     bar.close()

@@ -104,7 +104,7 @@ def classify_3d(
         )  # fmt: skip
     key = asdict(settings) | {
         "question": "classify_3d", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
-        "data": fingerprint(particles, volumes),
+        "iterations": n_iterations, "data": checkpoint and fingerprint(particles, volumes),
     }  # fmt: skip
     job = Job(particles, settings, workers, **placed)
     plan = _Plan(job, n_iterations, one=len(volumes) == 1)
@@ -115,10 +115,10 @@ def classify_3d(
     )
     while len(state.iterations) < n_iterations and not state.complete:
         state = plan.iterate(state)
-        if checkpoint is not None:
-            parallel.save_checkpoint(checkpoint, state.values(), key=key)
         if monitor is not None:
             monitor(state.iterations[-1], [job.volume(data * job.mask) for data in state.joined])
+        if checkpoint is not None:
+            parallel.save_checkpoint(checkpoint, state.values(), key=key)
         bar.update()
         bar.set_postfix_str(
             f"{state.iterations[-1].resolution:.1f} Å, {state.iterations[-1].class_change:.1%} change class"

@@ -86,7 +86,8 @@ def classify_2d(
         "n": len(particles),
         "box": particles.size_px,
         "pixel": particles.pixel_size,
-        "data": fingerprint(particles, []),
+        "iterations": n_iterations,
+        "data": checkpoint and fingerprint(particles, []),
     }
     job = _Job(particles, settings, workers)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)

@@ -143,7 +143,7 @@ def initial_model(
     settings = _Settings(int(n_classes), int(n_batches), int(batch_size), diameter, first, last, seed, symmetry)
     key = asdict(settings) | {
         "question": "initial_model", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
-        "data": fingerprint(particles, []),
+        "data": checkpoint and fingerprint(particles, []),
     }  # fmt: skip
     job = _Job(particles, settings, group, workers)
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
@@ -154,10 +154,10 @@ def initial_model(
     while len(state.iterations) <= n_batches:
         job.iterate(state)
         done = len(state.iterations)
-        if checkpoint is not None and (done % SAVE_EVERY == 0 or done > n_batches):
-            parallel.save_checkpoint(checkpoint, state.saved(), key=key)
         if monitor is not None:
             monitor(state.iterations[-1], job.volumes(state))
+        if checkpoint is not None and (done % SAVE_EVERY == 0 or done > n_batches):
+            parallel.save_checkpoint(checkpoint, state.saved(), key=key)
         bar.update()
         bar.set_postfix_str(f"{state.iterations[-1].resolution:.0f} Å, Pmax {state.iterations[-1].pmax:.2f}")
     bar.close()

@@ -10,6 +10,9 @@ from .slices import fill_bank
 
 __all__ = ["check_input", "fingerprint", "initial_noise", "low_pass", "on_grey_scale", "split_halves"]
 
+FORMAT = 2  # of checkpoints: those of other versions are another job's
+HEEDED = ("rlnRandomSubset", "rlnNormCorrection", "rlnGroupNumber", "rlnGroupName", "rlnMicrographName")  # columns
+
 SCALE_PARTICLES = 200
 NOISE_PARTICLES = 1000
 
@@ -74,7 +77,12 @@ def fingerprint(particles, references):
     -------
     str
     """
-    return parallel.fingerprint(particles.images, particles.ctf, particles.poses, [v.data for v in references])
+    known = [] if particles.metadata is None else [name for name in HEEDED if name in particles.metadata]
+    columns = [[str(value) for value in particles.metadata[name]] for name in known]
+    return parallel.fingerprint(
+        FORMAT, particles.images, particles.ctf, particles.poses, particles.optics_group, known, columns,
+        [volume.data for volume in references],
+    )  # fmt: skip
 
 
 def split_halves(particles, *, rng):

@@ -100,16 +100,16 @@ def refine(
     job = _Job(particles, diameter, seed, fit, group, workers)
     key = {"question": "refine", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
            "seed": seed, "mask": diameter, "symmetry": symmetry, **asdict(fit),
-           "data": fingerprint(particles, [reference])}  # fmt: skip
+           "data": checkpoint and fingerprint(particles, [reference])}  # fmt: skip
     saved = None if checkpoint is None else parallel.load_checkpoint(checkpoint, key=key)
     state = job.start(reference) if saved is None else _State.restored(saved)
     bar = tqdm(initial=len(state.iterations), desc="refine", unit="iteration", disable=not progress)
     while not state.finished:
         job.iterate(state)
-        if checkpoint is not None:
-            parallel.save_checkpoint(checkpoint, state.values(), key=key)
         if monitor is not None:
             monitor(state.iterations[-1], [Volume(half, particles.pixel_size) for half in state.maps])
+        if checkpoint is not None:
+            parallel.save_checkpoint(checkpoint, state.values(), key=key)
         bar.update()
         bar.set_postfix_str(f"{state.iterations[-1].resolution:.1f} Å, {state.iterations[-1].step:.2g}°")
     bar.close()

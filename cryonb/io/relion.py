@@ -19,6 +19,10 @@ from cryonb.types import CTF, Particles, Poses
 
 __all__ = ["read_particles"]
 
+# columns of RELION 3.1 and later that the CTF model here does not have, and what they are without aberrations
+ABERRATIONS = ("rlnBeamTilt", "rlnMagMat", "rlnOddZernike", "rlnEvenZernike", "rlnCtfScalefactor")
+NEUTRAL = {"rlnMagMat00": 1.0, "rlnMagMat11": 1.0, "rlnCtfScalefactor": 1.0}
+
 # Å that pixel sizes of one dataset may differ, relative: calibrated magnifications differ by less, binning by more.
 PIXEL_SIZE_TOLERANCE = 0.01
 
@@ -245,8 +249,22 @@ def parse_ctf(metadata, optics, group, path):
         else:
             microscope[name] = column_numbers(metadata, column, path=path)
     require_possible(microscope, lambda row: f"{path}, {row_place(metadata, row)}")
+    _warn_of_aberrations(metadata, optics, path)
     defocus_v = column_numbers(metadata, "rlnDefocusV", path=path) if "rlnDefocusV" in metadata else defocus_u
     return CTF(defocus_u, defocus_v, **optional, **microscope)
+
+
+def _warn_of_aberrations(metadata, optics, path):
+    """Say which columns of aberrations and magnifications are not neutral: they are kept, but not applied."""
+    ignored = []
+    for table in (metadata, optics):
+        for column in () if table is None else [name for name in table if name.startswith(ABERRATIONS)]:
+            neutral = NEUTRAL.get(column, 0.0)
+            lists = (str(value).strip("[]").replace(",", " ").split() for value in set(table[column]))
+            if any(abs(float(number) - neutral) > 1e-4 for values in lists for number in values):
+                ignored.append(column)
+    if ignored:
+        warnings.warn(f"{path}: {', '.join(ignored)} will be ignored: aberrations are not modelled", stacklevel=2)
 
 
 def require_possible(values, place):

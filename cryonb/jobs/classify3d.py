@@ -5,6 +5,7 @@ run_it003_…, and summary.json (with the curves of 'auto'). The same command co
 other settings it says so and changes nothing.
 """
 
+import argparse
 import time
 
 import numpy as np
@@ -78,6 +79,8 @@ def execute(options):
 
 
 def _number_of_classes(text):
+    if text != "auto" and not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a number or 'auto', got {text!r}")
     return text if text == "auto" else int(text)
 
 

@@ -1,8 +1,8 @@
 """``python -m cryonb refine``: find orientations and a volume from a rough reference.
 
 Writes run_class001.mrc, the unfiltered halves run_half1_class001_unfil.mrc and run_half2_… (for resolution),
-run_data.star, run_model.star, each iteration's model as run_it003_…, and summary.json. The same command continues a
-run that was stopped; with other settings it says so and changes nothing.
+run_data.star, run_model.star, each iteration's halves as run_it003_half1_…, and summary.json. The same command
+continues a run that was stopped; with other settings it says so and changes nothing.
 """
 
 from .arguments import add_engine_arguments, read_particles, read_reference

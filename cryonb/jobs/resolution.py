@@ -40,15 +40,24 @@ def execute(options):
     from ..io.formats import replacing
     from .runs import summary_text
 
-    halves = [io.read_volume(path) for path in (options.half1, options.half2)]
+    halves = [_half_map(io.read_volume(path), path) for path in (options.half1, options.half2)]
+    try:
+        resolution.fourier_shell_correlation(*halves)
+    except ValueError as error:
+        raise ValueError(f"{options.half1} and {options.half2}: {error}") from error
+    if np.array_equal(halves[0].data, halves[1].data):
+        raise ValueError(f"{options.half1} and {options.half2} hold the same map; expected two independent halves")
     mean = halves[0].with_data((halves[0].data + halves[1].data) / 2)
-    mask = resolution.automatic_mask(mean) if options.mask is None else io.read_volume(options.mask).data
-    curves = resolution.corrected_fsc(*halves, mask, rng=options.seed)
+    given = None if options.mask is None else io.read_volume(options.mask)
+    curves = resolution.corrected_fsc(*halves, "auto" if given is None else given, rng=options.seed)
+    mask = resolution.automatic_mask(mean) if given is None else given.data
     numbers = {
         "resolution_angstrom": round(curves.resolution, 2), "masked_angstrom": round(curves.masked.at(), 2),
         "unmasked_angstrom": round(curves.unmasked.at(), 2),
         "phases_random_from_angstrom": round(curves.randomise_from, 2),
     }  # fmt: skip
+    if np.isfinite(curves.resolution) and not np.isfinite(curves.unmasked.at()):
+        numbers["warning"] = "without the mask the halves do not correlate at any resolution: do not believe this one"
     sharp = mean
     try:
         fit = resolution.b_factor(resolution.guinier(mean, fsc=curves.corrected))
@@ -71,6 +80,12 @@ def execute(options):
     with replacing(options.out / "summary.json") as beside:
         beside.write_text(summary_text(numbers), encoding="utf-8")
     return numbers
+
+
+def _half_map(volume, path):
+    if np.ptp(volume.data) == 0:
+        raise ValueError(f"{path} is constant: there is no map in it")
+    return volume
 
 
 def _tables(curves, numbers):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .. import io
-from ..bayes.contrast import scale_groups
+from ..bayes.contrast import GROUP_COLUMNS, scale_groups
 from ..io.formats import replacing
 from ..io.star import number_text
 
@@ -27,7 +27,8 @@ class Run:
 
     Notes
     -----
-    ``run_it003_model.star`` and ``run_it003_class001.mrc`` after each iteration; ``run_data.star``, ``run_model.star``
+    ``run_it003_model.star`` and ``run_it003_class001.mrc`` after each iteration (of a gold-standard run
+    ``run_it003_half1_…`` and ``run_it003_half2_…``); ``run_data.star``, ``run_model.star``
     and the maps at the end; ``summary.json``. σ² is written in RELION's scale: of a transform divided by the
     number of pixels.
     """
@@ -43,7 +44,12 @@ class Run:
 
     def monitor(self, record, volumes):
         """Write one iteration: the `monitor` of an engine's question."""
-        self.write_model(f"run_it{record.number:03d}", record, volumes)
+        name = f"run_it{record.number:03d}"
+        if not self.gold_standard:
+            self.write_model(name, record, volumes)
+            return
+        for half, volume in enumerate(volumes, 1):
+            self.write_model(f"{name}_half{half}", record, [volume])
 
     def write_model(self, name, record, volumes, *, scale=None):
         """Volumes of the classes, and the STAR file of what the iteration assumed.
@@ -62,11 +68,31 @@ class Run:
             io.write_volume(volume, self.folder / file)
         tables = self._model_tables(record, references)
         if scale is not None:
-            number, first, count = np.unique(scale_groups(self.particles), return_index=True, return_counts=True)
+            _, first, count = np.unique(scale_groups(self.particles), return_index=True, return_counts=True)
+            number = np.array(self.group_numbers)[first]
+            names = [self.group_names[place] for place in first]
             tables["model_groups"] = _table(
-                {"rlnGroupNumber": number + 1, "rlnGroupNrParticles": count, "rlnGroupScaleCorrection": scale[first]}
-            )
+                {"rlnGroupNumber": number, "rlnGroupName": names, "rlnGroupNrParticles": count,
+                 "rlnGroupScaleCorrection": scale[first]}
+            )  # fmt: skip
         io.write_star(tables, self.folder / f"{name}_model.star")
+
+    @property
+    def group_numbers(self):
+        """Of each particle's scale group, as text: the file's own, or counted from 1."""
+        metadata = self.particles.metadata
+        if metadata is not None and "rlnGroupNumber" in metadata:
+            return metadata["rlnGroupNumber"].astype(str).to_list()
+        return [str(group + 1) for group in scale_groups(self.particles)]
+
+    @property
+    def group_names(self):
+        """Of each particle's scale group: what the file calls it."""
+        metadata = self.particles.metadata
+        for column in GROUP_COLUMNS:
+            if metadata is not None and column in metadata:
+                return metadata[column].astype(str).to_list()
+        return [f"optics_{group + 1}" for group in self.particles.optics_group]
 
     def _model_tables(self, record, references):
         size_px, pixel = self.particles.size_px, self.particles.pixel_size
@@ -78,6 +104,7 @@ class Run:
             "rlnCurrentResolution": record.resolution, "rlnCurrentImageSize": 2 * record.max_shell,
             "rlnPaddingFactor": 2, "rlnPixelSize": pixel, "rlnNrClasses": len(references),
             "rlnSigmaOffsetsAngst": record.sigma_offset, "rlnAveragePmax": record.pmax,
+            "rlnPsiStep": record.step, "cryonbEntropy": record.entropy, "cryonbSeconds": record.seconds,
             "rlnChangesOptimalOrientations": record.angular_change, "rlnChangesOptimalClasses": record.class_change,
         }  # fmt: skip
         correlation = np.atleast_2d(record.correlation)
@@ -99,7 +126,7 @@ class Run:
                 "rlnSpectralIndex": shells, "rlnResolution": frequency, "rlnAngstromResolution": angstrom,
                 "rlnSsnrMap": record.ssnr[min(k, len(correlation) - 1)],
             }  # fmt: skip
-            gold = {"rlnGoldStandardFsc": fsc} if self.gold_standard else {}
+            gold = {"rlnGoldStandardFsc": fsc, "rlnReferenceTau2": record.prior[0]} if self.gold_standard else {}
             tables[f"model_class_{k + 1}"] = _table(columns | gold)
         for group, noise in enumerate(record.noise):
             tables[f"model_group_{group + 1}"] = _table(
@@ -127,8 +154,9 @@ class Run:
         metadata["rlnClassNumber"] = (label + 1).astype(str)
         if half is not None:
             metadata["rlnRandomSubset"] = (half + 1).astype(str)
-        if norm is not None:
+        if norm is not None:  # where norms are fitted, so are the scales of groups
             metadata["rlnNormCorrection"] = number_text(norm)
+            metadata["rlnGroupNumber"] = self.group_numbers
         metadata["rlnMaxValueProbDistribution"] = number_text(pmax)
         io.write_particles(replace(self.particles, poses=poses, metadata=metadata), self.folder / "run_data.star")
 

@@ -18,6 +18,7 @@ from .paths import Basin, Path, find_basins, minimum_energy_path
 from .principal import PrincipalVolumes, principal_volumes
 from .scores import Scores, band_coverage, score
 from .shapes import LatentShape, choose_shape, fit_shape, shape_landscape, unshrunk_latents
+from .smoothness import SmoothnessScan, scan_smoothness
 from .spectral import SpectralVolumes, volumes_along
 from .views import average_near_view, crowded_view, turned_to_view
 
@@ -34,6 +35,7 @@ __all__ = [
     "PrincipalVolumes",
     "RigidBodyGauge",
     "Scores",
+    "SmoothnessScan",
     "SpectralVolumes",
     "arclength",
     "average_near_view",
@@ -60,6 +62,7 @@ __all__ = [
     "principal_volumes",
     "product_harmonics",
     "rate_matrix",
+    "scan_smoothness",
     "score",
     "score_test",
     "select_coordinates",

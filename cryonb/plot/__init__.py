@@ -20,7 +20,7 @@ from .classic import kernel_bandwidth, sense_graph, view_coordinates
 from .ctf import contrast_transfer, thon_rings
 from .defocus import ctf_fit, equiphase_average
 from .doubts import checks, condition_difference
-from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered
+from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered, smoothness_evidence
 from .micrographs import drift, micrograph
 from .picking import picks, precision_recall
 from .resolution import (
@@ -89,6 +89,7 @@ __all__ = [
     "responsibility",
     "sense_graph",
     "shell_spectra",
+    "smoothness_evidence",
     "spectrum",
     "spread_strip",
     "surface",

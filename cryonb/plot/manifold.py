@@ -4,7 +4,7 @@ import numpy as np
 
 from .style import new_axes, styled
 
-__all__ = ["eigenvalues", "embedding", "evidence", "landscape", "path", "recovered"]
+__all__ = ["eigenvalues", "embedding", "evidence", "landscape", "path", "recovered", "smoothness_evidence"]
 
 ENERGY_MAP = "viridis_r"  # wells bright, so that dark contours and the path show on them
 TRUTH = "#222222"
@@ -242,4 +242,31 @@ def evidence(coordinate, effective_particles, *, ax=None, gauge="coordinate", en
     ax.axhline(enough, color="#999999", lw=0.8, ls="--")
     ax.set_yscale("log")
     ax.set(xlabel=gauge, ylabel="particles", ylim=(1, max(2 * count.max(), 2 * enough)))
+    return ax
+
+
+@styled
+def smoothness_evidence(scan, *, ax=None, shown=None):
+    """Evidence of each smoothness λ, below its maximum, and the share of each λ in the landscape.
+
+    Parameters
+    ----------
+    scan : manifold.SmoothnessScan
+    ax : Axes, optional
+    shown : int, optional
+        Index of a λ to mark.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = new_axes(ax, width=4.4, height=2.8)
+    size = 12 + 150 * scan.weight
+    ax.plot(scan.smoothness, scan.log_evidence, color="#0072B2", lw=1)
+    ax.scatter(scan.smoothness, scan.log_evidence, s=size, color="#0072B2", label="λ, larger where its share is")
+    if shown is not None:
+        where = scan.smoothness[shown], max(scan.log_evidence[shown], -20)
+        ax.plot(*where, "o", ms=12, mfc="none", mec="#D55E00", mew=2, label=f"λ = {scan.smoothness[shown]:.1e}")
+    ax.set(xscale="log", xlabel="smoothness λ", ylabel="log evidence (nats)", ylim=(-21, 2))
+    ax.legend(loc="lower left")
     return ax

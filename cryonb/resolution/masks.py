@@ -1,6 +1,6 @@
 """Masks around a particle, and the Fourier shell correlation with what the mask added taken out again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -13,6 +13,7 @@ __all__ = ["CorrectedFSC", "automatic_mask", "correct_for_mask", "corrected_fsc"
 RANDOMISE_BELOW = 0.8  # unmasked FSC from which phases are randomised: well before the signal ends
 LEAKAGE_SHELLS = 2  # a mask blurs true phases this far across the edge, so the correction starts beyond
 NOISE_DEVIATIONS = 4.0  # of the solvent, that a mask's threshold must lie above it
+LEAST_SHARE = 0.005  # of the box, that a mask must cover: a blob of noise covers 0.002
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,7 +27,7 @@ class CorrectedFSC:
     randomised : FSC
         Masked, after the phases finer than ``randomise_from`` were randomised in both: only the mask correlates there.
     corrected : FSC
-        ``(masked − randomised) / (1 − randomised)``: the curve to report.
+        ``(masked − randomised) / (1 − randomised)``, a negative randomised one counting as 0: the curve to report.
     randomise_from : float
         Å.
     """
@@ -103,7 +104,8 @@ def corrected_fsc(half1, half2, mask, *, rng, randomise_from=None):
         for half, generator in zip((half1, half2), generators, strict=True)
     )
     randomised = _correlation(*random, half1.voxel_size)
-    corrected = correct_for_mask(masked, randomised, from_shell=start + LEAKAGE_SHELLS)
+    chance = replace(randomised, correlation=np.maximum(randomised.correlation, 0))  # a mask takes nothing away
+    corrected = correct_for_mask(masked, chance, from_shell=start + LEAKAGE_SHELLS)
     return CorrectedFSC(unmasked, masked, randomised, corrected, half1.box_size / start)
 
 
@@ -202,7 +204,8 @@ def automatic_mask(volume, *, resolution=15.0, threshold=None, extend=6.0, edge=
     Raises
     ------
     ValueError
-        No voxel, or more than half of the box, is above the threshold: there is no particle to be told from solvent.
+        No voxel, less than half a percent or more than half of the box is within the mask: there is no particle to be
+        told from solvent.
 
     Notes
     -----
@@ -232,6 +235,11 @@ def automatic_mask(volume, *, resolution=15.0, threshold=None, extend=6.0, edge=
         edge_px=max(3.0, edge / volume.voxel_size),
     )
     inside = float(np.mean(mask >= 0.5))
+    if inside < LEAST_SHARE:
+        raise ValueError(
+            f"the mask would cover {100 * inside:.1f} % of the box at the threshold {threshold:.3g}; expected at least "
+            f"{100 * LEAST_SHARE:g} %: no particle stands out from the solvent, or the box is far too large"
+        )
     if inside > 0.5:
         raise ValueError(
             f"the mask would cover {100 * inside:.0f} % of the box at the threshold {threshold:.3g}; expected less "

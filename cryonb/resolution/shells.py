@@ -258,4 +258,11 @@ def mask_values(mask, a, b):
     values = mask.data if isinstance(mask, Volume) else np.asarray(mask, dtype=np.float32)
     if values.shape != a.data.shape:
         raise ValueError(f"mask must have the volumes' shape {a.data.shape}, got {values.shape}")
+    if isinstance(mask, Volume) and abs(mask.voxel_size / a.voxel_size - 1) > 1e-3:
+        raise ValueError(f"mask must have the volumes' voxels of {a.voxel_size:g} Å, got {mask.voxel_size:g} Å")
+    low, high = float(values.min()), float(values.max())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN is refused, too
+        raise ValueError(f"mask must lie between 0 and 1, got {low:.3g} to {high:.3g}")
+    if high <= 0:
+        raise ValueError("mask is empty: it is 0 everywhere")
     return values

@@ -8,7 +8,7 @@ makes a single picture step by step. `micrograph` and `movie` record whole field
 
 from .half_maps import HalfMaps, box_around, half_maps
 from .imaging import Imaging, VonMisesFisher, disturb_poses
-from .landscapes import bind, circular, coupled_wells, double_well, from_energy
+from .landscapes import bind, circular, closed_valley, coupled_wells, double_well, from_energy
 from .micrographs import MicrographTruth, micrograph, movie
 from .photographs import Truth, particles
 from .planted import PlantedErrors, plant_errors, residue_deviation, shake
@@ -19,7 +19,7 @@ from .specimens import Exposure, Field, Specimen
 __all__ = [
     "Exposure", "Field", "FormedImage", "HalfMaps", "Imaging", "Langevin", "MicrographTruth", "PlantedErrors",
     "Population", "Species", "Specimen", "Truth", "VolumeSet", "VonMisesFisher", "bind", "box_around", "circular",
-    "coupled_wells", "disturb_poses", "double_well", "form_image", "from_energy", "half_maps", "langevin",
-    "micrograph", "movie", "particles", "plant_errors", "populate", "residue_deviation", "sample_landscape",
-    "shake",
+    "closed_valley", "coupled_wells", "disturb_poses", "double_well", "form_image", "from_energy", "half_maps",
+    "langevin", "micrograph", "movie", "particles", "plant_errors", "populate", "residue_deviation",
+    "sample_landscape", "shake",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ import numpy as np
 from ..types import EnergyLandscape
 from .species import Species, coordinate_name
 
-__all__ = ["bind", "circular", "coupled_wells", "double_well", "from_energy"]
+__all__ = ["bind", "circular", "closed_valley", "coupled_wells", "double_well", "from_energy"]
 
 CEILING_KT = 6.0
 
@@ -126,6 +126,54 @@ def circular(gauge="angle (°)", *, wells=3, barrier_kt=2.0, tilt_kt=0.5):
         return barrier_kt * (1 - np.cos(wells * theta)) / 2 + tilt_kt * (1 - np.cos(theta)) / 2
 
     return from_energy(energy, {gauge: (0.0, 360.0)})
+
+
+def closed_valley(gauges=("coordinate 1", "coordinate 2"), *, bins=70, wells_kt=(0.0, 0.05, 0.15), pass_kt=0.6):
+    """Two coordinates: three wells on a closed valley around cells that nobody observed, and one patch apart from it.
+
+    Parameters
+    ----------
+    gauges : (str, str)
+        Coordinates from 0 to 1.
+    bins : int
+        Per coordinate.
+    wells_kt : (float, float, float)
+        Energies of the wells.
+    pass_kt : float
+        Energy of the three passes between them.
+
+    Returns
+    -------
+    EnergyLandscape
+        NaN where more than 2 kT would lie above the lowest well: not observed.
+
+    Notes
+    -----
+    A look-alike of the landscape of the yeast 80S ribosome (Dashti et al., PNAS 111:17492 (2014)): its size of 70 × 70
+    cells, its cut at 2, and the places of three of its wells and the height of the passes between them, rounded, are
+    read off the published figure; the valley's floor and width are made up.
+
+    Examples
+    --------
+    >>> landscape = closed_valley()
+    >>> landscape.energy_kt.shape, bool(np.isnan(landscape.energy_kt[37, 33]))
+    ((70, 70), True)
+    """
+    corners, patch = np.array([[0.36, 0.24], [0.40, 0.74], [0.80, 0.42]]), (0.14, 0.80)
+    width, cut_kt = 0.055, 2.0
+
+    def energy(x, y):
+        place = np.stack([x, y], axis=-1)
+        lowest = 1.2 + 2 * ((place - patch) ** 2).sum(axis=-1) / width**2
+        for k, start in enumerate(corners):
+            way, low, high = corners[k - 2] - start, wells_kt[k], wells_kt[k - 2]
+            along = np.clip((place - start) @ way / (way @ way), 0, 1)
+            floor = low + (high - low) * along + (pass_kt - (low + high) / 2) * np.sin(np.pi * along) ** 2
+            across = ((place - start - along[..., None] * way) ** 2).sum(axis=-1)
+            lowest = np.minimum(lowest, floor + across / (2 * width**2))
+        return np.where(lowest < cut_kt, lowest, np.nan)
+
+    return from_energy(energy, dict.fromkeys(gauges, (0.0, 1.0)), bins=bins)
 
 
 def bind(landscape, occupancy, *, part="factor"):

@@ -15,6 +15,7 @@ from .ngl import density_scene, nglview, view
 from .picking import PickingView
 from .reconstruction import BackProjection
 from .responsibilities import Responsibilities
+from .smoothness import LandscapeSmoothness
 from .volumes import DensityMovie
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Iterations",
     "KernelBandwidth",
     "LandscapeExplorer",
+    "LandscapeSmoothness",
     "PickingView",
     "ResidueExplorer",
     "Responsibilities",

@@ -36,7 +36,7 @@ class KernelBandwidth(Panel):
         self.squared, self.color, self.label = np.asarray(squared, dtype=float), color, label
         self.fit = classic.fit_bandwidth(self.squared)
         self.factor = slider("log₁₀ σ / fitted σ", 0.0, -1.0, 1.0, 0.1)
-        self.curve, self.cloud = picture(430), picture(400)
+        self.curve, self.cloud = picture(385), picture(360)
         super().__init__([self.factor], [ipywidgets.HBox([self.curve, self.cloud])])
 
     def _refresh(self):

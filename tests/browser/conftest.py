@@ -63,10 +63,15 @@ def lab(tmp_path_factory, root):
 
 
 PANELS = [
-    "import numpy as np\nfrom cryonb import samples, widgets",
+    "import numpy as np\nfrom cryonb import manifold, samples, widgets",
     "frames = [samples.rotor().volume(32, 6.0, angle=degrees) for degrees in (0, 60, 120)]\n"
     "movie = widgets.DensityMovie(frames, level=0.25 * float(frames[0].data.max()))\nmovie",
     "explorer = widgets.BackProjection(frames[0].data.sum(axis=0), pixel_size=6.0)\nexplorer",
+    "edges, rng = np.linspace(-90, 90, 31), np.random.default_rng(0)\n"
+    "seen = rng.choice([-40, 40], 400, p=[0.7, 0.3]) + 25 * rng.standard_normal(400)\n"
+    "scan = manifold.scan_smoothness(-0.5 * ((seen[:, None] - (edges[1:] + edges[:-1]) / 2) / 20) ** 2, edges)\n"
+    "averages = np.array([frame.data.sum(axis=0) for frame in frames])\n"
+    "turned = widgets.LandscapeSmoothness(scan, frames, [-60, 0, 60], averages=averages)\nturned",
 ]
 """Cells of a notebook with the widgets that no whole-run notebook has."""
 

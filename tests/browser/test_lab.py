@@ -189,11 +189,14 @@ def test_panels_are_drawn_every_time_they_are_opened(lab):
     page = lab.open("panels.ipynb")
     for _ in range(2):
         lab.run_all(page)
-        movie, explorer = lab.panels(page)
+        movie, explorer, turned = lab.panels(page)
         lab.settled(lab.pictures(movie))
         assert move_every_slider(lab, movie) == ["frame"]
     assert lab.execute(page, "print(movie.result is frames[2])") == "True"
     assert move_every_slider(lab, explorer) == ["number of shadows", "range of angles (°)"]
     assert lab.execute(page, "print(explorer.result.shape, len(explorer.angles))") == "(32, 32) 120"
+    assert move_every_slider(lab, turned) == ["smoothness λ (step)", "state"]
+    wanted = "scan.landscapes[-1] is turned.result[0], turned.result[1], turned.result[2] is frames[2]"
+    assert lab.execute(page, f"print({wanted})") == "True 60.0 True"
     assert not complaints(page)
     lab.close(page)
