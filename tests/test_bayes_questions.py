@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.spatial.transform import Rotation
 
@@ -209,7 +210,17 @@ def test_images_of_uneven_brightness_are_sorted_as_well(two_classes):
     assert agreement(result, label) > 0.9
 
 
-def test_classes_do_not_depend_on_threads_and_resume(two_classes, tmp_path):
+def die_at_each_save(monkeypatch):
+    save = parallel.save_checkpoint
+
+    def killed(*args, **kwargs):
+        save(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parallel, "save_checkpoint", killed)
+
+
+def test_classes_do_not_depend_on_threads_and_resume(two_classes, tmp_path, monkeypatch):
     particles, _, reference = two_classes
     particles = particles[:60]
     options = {"n_classes": 2, "rng": 5, "mask_diameter": DIAMETER, "progress": False, "n_iterations": 2}
@@ -218,14 +229,25 @@ def test_classes_do_not_depend_on_threads_and_resume(two_classes, tmp_path):
     assert np.allclose(alone.probability, threads.probability, atol=1e-6)
     assert np.allclose(alone.volumes[0].data, threads.volumes[0].data, atol=1e-5)
     path = tmp_path / "classes.npz"
-    bayes.classify_3d(particles, reference, workers=1, checkpoint=path, **(options | {"n_iterations": 1}))
+    die_at_each_save(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        bayes.classify_3d(particles, reference, workers=1, checkpoint=path, **options)
+    monkeypatch.undo()
     resumed = bayes.classify_3d(particles, reference, workers=1, checkpoint=path, **options)
     assert np.array_equal(resumed.probability, alone.probability)
-    with pytest.raises(ValueError, match="another job"):
-        bayes.classify_3d(particles, reference, workers=1, checkpoint=path, **(options | {"rng": 6}))
+    other = {"rlnRandomSubset": [str(1 + i % 2) for i in range(60)]}
+    for change in ({"rng": 6}, {"n_iterations": 3}):
+        with pytest.raises(ValueError, match="another job"):
+            bayes.classify_3d(particles, reference, workers=1, checkpoint=path, **(options | change))
+    images = particles.images.copy()
+    images[1] += 1  # any image that changed, and the halves that a file gives
+    for changed in ({"images": images}, {"metadata": pd.DataFrame(other)}):
+        with pytest.raises(ValueError, match="another job"):
+            some = dataclasses.replace(particles, **changed)
+            bayes.classify_3d(some, reference, workers=1, checkpoint=path, **options)
 
 
-def test_twice_as_many_classes_are_merged_and_a_killed_run_goes_on(two_classes, tmp_path):
+def test_twice_as_many_classes_are_merged_and_a_killed_run_goes_on(two_classes, tmp_path, monkeypatch):
     particles, _, reference = two_classes
     particles, seen = particles[:80], []
     options = {"n_classes": 2, "rng": 5, "mask_diameter": DIAMETER, "progress": False, "n_iterations": 7, "workers": 1}
@@ -233,15 +255,14 @@ def test_twice_as_many_classes_are_merged_and_a_killed_run_goes_on(two_classes, 
     def watch(record, volumes):
         seen.append((record.number, len(record.occupancy), len(volumes)))
 
-    def pull_the_plug(record, volumes):
-        raise KeyboardInterrupt
-
     whole = bayes.classify_3d(particles, reference, monitor=watch, **options)
     assert [made for _, made, _ in seen] == [4, 4, 4, 3, 2, 2, 2] and [left for _, _, left in seen[:4]] == [4, 4, 3, 2]
     path = tmp_path / "classes.npz"
+    die_at_each_save(monkeypatch)
     for _ in range(6):
         with pytest.raises(KeyboardInterrupt):
-            bayes.classify_3d(particles, reference, monitor=pull_the_plug, checkpoint=path, **options)
+            bayes.classify_3d(particles, reference, checkpoint=path, **options)
+    monkeypatch.undo()
     resumed = bayes.classify_3d(particles, reference, checkpoint=path, **options)
     assert np.array_equal(resumed.probability, whole.probability) and len(resumed.volumes) == 2
 
