@@ -223,3 +223,34 @@ def test_resolution_refuses_what_are_not_two_halves(refined, tmp_path, capsys):
         assert main(["resolution", one, other, "--out", str(tmp_path / "fsc")]) == 1
         assert message in capsys.readouterr().err
     assert not (tmp_path / "fsc").exists()
+
+
+def test_a_command_is_followed_from_its_folder(refined, files, tmp_path):
+    from cryonb import bayes, widgets
+
+    read = bayes.read_iterations(refined)
+    model = io.read_star(refined / "run_model.star", numeric=True)
+    last, volumes = read[-1]
+    assert [record.number for record, _ in read] == list(range(1, len(read) + 1)) and len(volumes) == 2
+    assert last.resolution == pytest.approx(model["model_general"]["rlnCurrentResolution"].iloc[0])
+    # the images' noise has variance 1 per pixel, so that of a transform's coefficient is d²
+    assert np.allclose(last.noise[0][5:], last.noise[0][5:].mean(), rtol=0.2) and last.correlation.shape == (17,)
+    panel = widgets.Iterations.of_folder(refined)
+    assert len(panel.records) == len(read) and panel.pixel_size == PIXEL
+    panel.iteration.value = 1
+    shown = bytes(panel.view.value)
+    for curves in ("SSNR", "noise and prior"):
+        panel.curves.value = curves
+        assert bytes(panel.view.value) != shown
+    panel.update()
+    assert len(panel.records) == len(read)  # nothing new
+    out = tmp_path / "classes"
+    folder = files[0]
+    command = ["classify2d", "--i", str(folder / "particles.star"), "--o", str(out), "--K", "3", "--iter", "2", *QUICK]
+    assert main(command) == 0
+    panel = widgets.Iterations.of_folder(out, every=0.1)
+    assert len(panel.records) == 2 and np.stack(panel.volumes[1]).shape == (3, SIZE, SIZE)
+    averages = io.read_star(out / "run_model.star")["model_classes"]["rlnReferenceImage"]
+    assert averages.iloc[2] == "000003@run_classes.mrcs"
+    with pytest.raises(ValueError, match="is not a folder"):
+        bayes.read_iterations(tmp_path / "nowhere")

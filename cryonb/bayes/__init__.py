@@ -10,6 +10,7 @@ from .choice import ClassChoice, choose_classes
 from .classify import classify_3d
 from .classify_images import classify_2d
 from .expectation import Model, Posterior, Statistics, expectation
+from .folder import read_iterations
 from .initial_model import InitialModel, initial_model
 from .polar import PolarGrid
 from .records import Classification, Classification2D, Iteration, Refinement, TopPoses
@@ -19,5 +20,5 @@ from .search import Sampling
 __all__ = [
     "ClassChoice", "Classification", "Classification2D", "InitialModel", "Iteration", "Model", "PolarGrid", "Posterior",
     "Refinement", "Sampling", "Statistics", "TopPoses", "baseline", "choose_classes", "classify_2d", "classify_3d",
-    "expectation", "initial_model", "refine",
+    "expectation", "initial_model", "read_iterations", "refine",
 ]  # fmt: skip

@@ -30,7 +30,7 @@ SETTLED = 0.02  # share of particles that still change class when the iterations
 
 def classify_2d(
     particles, *, n_classes, rng, n_iterations=25, mask_diameter=None, highest_resolution=None, tau_fudge=1.0,
-    cross_fit=True, workers="threads", progress=True, checkpoint=None,
+    cross_fit=True, workers="threads", progress=True, checkpoint=None, monitor=None,
 ):  # fmt: skip
     """Sort particles by what they show, and average each class; no reference is needed.
 
@@ -55,6 +55,8 @@ def classify_2d(
         particles), so that its own noise in its class's average cannot keep it there.
     workers, progress, checkpoint
         As in `refine`.
+    monitor : callable, optional
+        Called after each iteration with its `Iteration` and the averages (K, d, d).
 
     Returns
     -------
@@ -97,6 +99,8 @@ def classify_2d(
     )
     while len(state.iterations) < n_iterations and not job.settled(state):
         job.iterate(state)
+        if monitor is not None:
+            monitor(state.iterations[-1], state.averages)
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, state.values(), key=key)
         bar.update()

@@ -39,17 +39,17 @@ def execute(options):
     -------
     dict : the summary
     """
-    from .. import bayes, io
+    from .. import bayes
 
     particles = read_particles(options)
     run = Run(options.out, particles, gold_standard=False)
     found = bayes.classify_2d(
         particles, n_classes=options.classes, rng=options.seed, n_iterations=options.iterations,
         tau_fudge=options.tau2_fudge, mask_diameter=options.mask_diameter, workers=options.workers,
-        progress=not options.quiet, checkpoint=run.checkpoint,
+        progress=not options.quiet, checkpoint=run.checkpoint, monitor=run.monitor_averages,
     )  # fmt: skip
     run.write_particles(poses=found.poses, pmax=found.pmax, label=found.label)
-    io.write_stack(found.averages, options.out / "run_classes.mrcs", found.pixel_size)
+    run.write_averages("run", found.iterations[-1], found.averages)
     numbers = {
         "particles": len(particles), "class_sizes": np.bincount(found.label, minlength=options.classes).tolist(),
         "iterations": len(found.iterations), "mean_pmax": round(float(found.pmax.mean()), 3),

@@ -11,6 +11,8 @@ from .runs import Run
 
 __all__ = ["add_arguments", "execute"]
 
+EVERY = 25  # batches, after which one is written
+
 
 def add_arguments(parser):
     """Arguments of the command.
@@ -39,7 +41,9 @@ def execute(options):
         particles, rng=options.seed, n_classes=options.classes, n_batches=options.batches,
         batch_size=min(100, len(particles)), symmetry=options.symmetry,
         mask_diameter=options.mask_diameter, workers=options.workers, progress=not options.quiet,
-        checkpoint=run.checkpoint,
+        checkpoint=run.checkpoint, monitor=lambda record, volumes: (
+            run.monitor(record, volumes) if record.number % EVERY == 0 else None
+        ),
     )  # fmt: skip
     label = found.probability.argmax(1)
     run.write_particles(poses=found.poses, pmax=found.pmax, label=label)

@@ -51,6 +51,16 @@ class Run:
         for half, volume in enumerate(volumes, 1):
             self.write_model(f"{name}_half{half}", record, [volume])
 
+    def monitor_averages(self, record, averages):
+        """Write one iteration of a 2D classification, averages (K, d, d)."""
+        self.write_averages(f"run_it{record.number:03d}", record, averages)
+
+    def write_averages(self, name, record, averages):
+        """Averages of the classes (K, d, d), and the STAR file of what the iteration assumed."""
+        io.write_stack(averages, self.folder / f"{name}_classes.mrcs", self.particles.pixel_size)
+        references = [f"{k + 1:06d}@{name}_classes.mrcs" for k in range(len(averages))]
+        io.write_star(self._model_tables(record, references, ndim=2), self.folder / f"{name}_model.star")
+
     def write_model(self, name, record, volumes, *, scale=None):
         """Volumes of the classes, and the STAR file of what the iteration assumed.
 
@@ -94,17 +104,18 @@ class Run:
                 return metadata[column].astype(str).to_list()
         return [f"optics_{group + 1}" for group in self.particles.optics_group]
 
-    def _model_tables(self, record, references):
+    def _model_tables(self, record, references, *, ndim=3):
         size_px, pixel = self.particles.size_px, self.particles.pixel_size
         shells = np.arange(size_px // 2 + 1)
         frequency = shells / (size_px * pixel)
         angstrom = np.divide(1.0, frequency, out=np.full(len(shells), 999.0), where=shells > 0)
         general = {
-            "rlnReferenceDimensionality": 3, "rlnDataDimensionality": 2, "rlnOriginalImageSize": size_px,
+            "rlnReferenceDimensionality": ndim, "rlnDataDimensionality": 2, "rlnOriginalImageSize": size_px,
             "rlnCurrentResolution": record.resolution, "rlnCurrentImageSize": 2 * record.max_shell,
             "rlnPaddingFactor": 2, "rlnPixelSize": pixel, "rlnNrClasses": len(references),
             "rlnSigmaOffsetsAngst": record.sigma_offset, "rlnAveragePmax": record.pmax,
             "rlnPsiStep": record.step, "cryonbEntropy": record.entropy, "cryonbSeconds": record.seconds,
+            "cryonbParticles": record.n_particles, "cryonbLocal": int(record.local),
             "rlnChangesOptimalOrientations": record.angular_change, "rlnChangesOptimalClasses": record.class_change,
         }  # fmt: skip
         correlation = np.atleast_2d(record.correlation)
@@ -122,9 +133,11 @@ class Run:
         to_relion = 1.0 / size_px**4
         for k in range(len(references)):
             fsc = correlation[min(k, len(correlation) - 1)]
+            prior = np.atleast_2d(record.prior)
             columns = {
                 "rlnSpectralIndex": shells, "rlnResolution": frequency, "rlnAngstromResolution": angstrom,
                 "rlnSsnrMap": record.ssnr[min(k, len(correlation) - 1)],
+                "cryonbFsc": fsc, "cryonbPrior": prior[min(k, len(prior) - 1)],
             }  # fmt: skip
             gold = {"rlnGoldStandardFsc": fsc, "rlnReferenceTau2": record.prior[0]} if self.gold_standard else {}
             tables[f"model_class_{k + 1}"] = _table(columns | gold)

@@ -274,7 +274,7 @@ def responsibility(weights, angles, *, truth=None, ax=None):
 
 @styled
 def shell_spectra(record, *, pixel_size, ax=None):
-    """Power of the noise and prior power of the signal, shell by shell, at one iteration.
+    """Power of the noise, and the prior (of `refine` the power τ² of the signal, of classes a Wiener factor), by shell.
 
     Parameters
     ----------
@@ -294,7 +294,7 @@ def shell_spectra(record, *, pixel_size, ax=None):
         name = "noise σ²" if len(noise) == 1 else f"noise σ², optics group {group + 1}"
         ax.semilogy(frequency[1:], values[1:], color="#777777", ls=["-", "--", ":", "-."][group % 4], label=name)
     for k, values in enumerate(prior):
-        name = "prior τ²" if len(prior) == 1 else f"prior τ², class {k + 1}"
+        name = "prior" if len(prior) == 1 else f"prior, class {k + 1}"
         ax.semilogy(frequency[1:], np.where(values[1:] > 0, values[1:], np.nan), label=name)
     resolution_axis(ax, float(frequency[-1]))
     ax.set_ylabel("power")
