@@ -37,7 +37,7 @@ def iterations(records, *, ax=None):
     if local:
         ax.axvspan(min(local) - 0.5, max(local) + 0.5, color="#f0f0f0", lw=0, zorder=-1, label="local search")
     ax.set(xlabel="iteration", ylabel="resolution (Å)")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.08 * max(record.resolution for record in records))
     ax.xaxis.get_major_locator().set_params(integer=True)
     twin = ax.twinx()
     twin.plot(
