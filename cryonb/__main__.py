@@ -25,7 +25,7 @@ def parser():
         "With --particles: on your own. The same command resumes a run that was stopped.",
     )
     tour.add_argument("--out", type=Path, default=Path("out/tour"), help="folder of the results (%(default)s)")
-    tour.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
+    tour.add_argument("--seed", type=jobs.arguments.seed, default=0, help="random seed (%(default)s)")
     tour.add_argument("--classes", type=int, default=2, metavar="K", help="number of 3D classes (%(default)s)")
     tour.add_argument("--workers", type=int, default=2, help="threads (%(default)s)")
     tour.add_argument("--quiet", action="store_true", help="no progress bars")

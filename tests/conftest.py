@@ -26,3 +26,8 @@ def shared_data():
     if not folder.exists():
         pytest.skip("the developers' folder of real data is not here")
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file first: with a process for each file, the last ones are then short."""
+    items.sort(key=lambda item: "browser" not in item.path.parts)

@@ -132,6 +132,34 @@ def test_noise_of_unit_variance_is_found(refinement):
     assert np.allclose(refinement.noise[0, 5:], white, rtol=0.1)
 
 
+def two_groups(particles):
+    """The second half of the particles with three times the noise of the first, as an optics group of its own."""
+    n = len(particles)
+    images = np.array(particles.images)
+    images[n // 2 :] += np.random.default_rng(3).normal(0, np.sqrt(8), images[n // 2 :].shape)
+    group = np.where(np.arange(n) < n // 2, "7", "9")
+    return dataclasses.replace(particles, images=images, metadata=pd.DataFrame({"rlnOpticsGroup": group}))
+
+
+@pytest.mark.parametrize("question", ["refine", "classify_3d"])
+def test_each_optics_group_has_its_noise(question, planted, model):
+    particles, truth = planted
+    known = {"poses": truth.poses} if question == "classify_3d" else {}
+    particles = two_groups(dataclasses.replace(particles, **known))
+    more = {"n_classes": 2, "n_iterations": 3} if question == "classify_3d" else {}
+    found = getattr(bayes, question)(
+        particles, model.volume(SIZE, PIXEL), rng=1, mask_diameter=DIAMETER, workers=1, progress=False, **more
+    )
+    white = SIZE**2 / 2  # as in test_noise_of_unit_variance_is_found
+    assert found.noise.shape == (2, SIZE // 2 + 1)
+    assert np.allclose(found.noise[:, 5:].mean(1), [white, 9 * white], rtol=0.1)
+    if question == "refine":
+        error = rotations.angular_distance(truth.poses.rotation, found.poses.rotation)
+        assert np.median(error[:100]) < 4  # not hurt by the noise of the others
+    else:  # the noisy ones say less
+        assert found.pmax[:100].mean() > found.pmax[100:].mean() + 0.05
+
+
 def test_refine_resumes_to_the_same_result(model, planted, refinement, tmp_path, monkeypatch):
     particles, _ = planted
     reference = model.volume(SIZE, PIXEL)

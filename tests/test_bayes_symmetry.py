@@ -85,6 +85,45 @@ def test_symmetry_is_information():
     assert curves[0].at(0.5) < curves[1].at(0.5)
 
 
+@pytest.fixture(scope="module")
+def two_states():
+    """A body with C3 in two states (one blob in three moved); particles, the state of each, mean volume."""
+    rng = np.random.default_rng(4)
+    part = np.array([[60.0, 0, 30], [45, 40, -20], [75, 20, 0]])
+    moved = part + [[0, 0, 0], [0, 0, 0], [-25, 10, 40]]
+    bodies = [np.concatenate([turn.apply(one) for turn in rotations.point_group("C3")]) for one in (part, moved)]
+    bodies = [(atoms, np.ones(len(atoms))) for atoms in bodies]
+    label, poses = rng.integers(2, size=160), Poses(rotations.random_rotations(160, rng=rng))
+    images = np.empty((160, SIZE, SIZE), np.float32)
+    for k, body in enumerate(bodies):
+        images[label == k] = projection.project_atoms(body, 8.0, poses[np.flatnonzero(label == k)], SIZE, PIXEL)
+    lens = CTF(rng.uniform(1e4, 2e4, 160), rng.uniform(1e4, 2e4, 160))
+    images = ctf.apply(images, lens, PIXEL)
+    images = images / images.std() + rng.normal(0, 1.0, images.shape)
+    volumes = [projection.atoms_to_volume(body, 8.0, SIZE, PIXEL) for body in bodies]
+    particles = Particles(images.astype(np.float32), PIXEL, ctf=lens, poses=poses)
+    return particles, label, volumes[0].with_data((volumes[0].data + volumes[1].data) / 2)
+
+
+def sorted_right(found, label):
+    share = (found.label == label).mean()
+    return max(share, 1 - share)
+
+
+def test_classes_of_a_symmetric_particle(two_states):
+    particles, label, mean = two_states
+    found = bayes.classify_3d(particles, mean, n_classes=2, rng=1, n_iterations=8, symmetry="C3", **QUIET)
+    assert sorted_right(found, label) > 0.9
+    assert max(unlike_itself(volume, "C3") for volume in found.volumes) < 0.01
+
+
+def test_the_number_of_classes_of_a_symmetric_particle(two_states):
+    particles, label, mean = two_states
+    choice = bayes.choose_classes(particles, mean, most=3, tau_fudges=(1.0,), rng=1, symmetry="C3", **QUIET)
+    assert choice.n_classes == 2 and sorted_right(choice.classification, label) > 0.9
+    assert max(unlike_itself(volume, "C3") for volume in choice.classification.volumes) < 0.01
+
+
 def test_a_symmetric_structure_is_found_from_blobs():
     particles, _, truth = symmetric_particles("D2", 120, rng=2)
     found = bayes.initial_model(

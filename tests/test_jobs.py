@@ -1,6 +1,10 @@
 """Stages from the command line: files in, RELION-style files out, errors in one line."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -75,6 +79,22 @@ def test_the_same_command_resumes(files, refined, capsys):
     assert "another job" in capsys.readouterr().err
 
 
+def test_a_command_killed_in_its_third_iteration_goes_on_to_the_same_files(files, refined, tmp_path):
+    folder, _, _ = files
+    inputs = ["--i", str(folder / "particles.star"), "--ref", str(folder / "coarse.mrc")]
+    command = ["refine", *inputs, "--o", str(tmp_path), *QUICK]
+    running = subprocess.Popen([sys.executable, "-m", "cryonb", *command], stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not (tmp_path / "run_it003_half1_model.star").exists():  # written before the checkpoint of that iteration is
+        assert running.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL and not (tmp_path / "run_data.star").exists()
+    assert main(command) == 0
+    for name in ("run_data.star", "run_class001.mrc", "run_half1_class001_unfil.mrc"):
+        assert (tmp_path / name).read_bytes() == (refined / name).read_bytes(), name
+
+
 def test_resolution_of_what_refine_wrote(refined, tmp_path, capsys):
     halves = [str(refined / f"run_half{number}_class001_unfil.mrc") for number in (1, 2)]
     assert main(["resolution", *halves, "--out", str(tmp_path / "fsc"), "--local"]) == 0
@@ -141,6 +161,18 @@ def test_input_that_cannot_be_used(files, tmp_path, capsys, arguments, message):
     assert main([*arguments, "--o", str(tmp_path / "out"), *QUICK]) == 1
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()  # nothing is left of a run that was refused
+
+
+def test_places_and_seeds_that_cannot_be_used(files, tmp_path, capsys):
+    folder, _, _ = files
+    inputs = ["--i", str(folder / "particles.star"), "--ref", str(folder / "reference.mrc")]
+    (tmp_path / "file").write_text("not a folder")
+    assert main(["refine", *inputs, "--o", str(tmp_path / "file" / "run"), *QUICK]) == 1
+    assert f"{tmp_path / 'file'} is not a folder that can be written to" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["refine", *inputs, "--o", str(tmp_path / "out"), "--seed", "-1"])
+    assert "--seed/--random_seed: expected a whole number from 0 on, got '-1'" in capsys.readouterr().err
 
 
 def test_classify3d_chooses_k_itself(files, refined, tmp_path, capsys):

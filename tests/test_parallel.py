@@ -151,7 +151,7 @@ def few():
     return particles, truth.poses, body.volume(24, 10.0)
 
 
-@pytest.mark.parametrize("question", ["classify_2d", "classify_3d", "refine", "initial_model"])
+@pytest.mark.parametrize("question", ["classify_2d", "classify_3d", "choose_classes", "refine", "initial_model"])
 def test_the_engine_on_the_cluster(client, few, question, monkeypatch):
     from cryonb import bayes
 
@@ -164,12 +164,16 @@ def test_the_engine_on_the_cluster(client, few, question, monkeypatch):
         "classify_3d": (
             (dataclasses.replace(particles, poses=poses), reference), {"n_classes": 2, "n_iterations": 2}
         ),
+        "choose_classes": ((particles, reference), {"most": 2, "tau_fudges": (1.0,)}),
         "refine": ((particles, reference), {}),
         "initial_model": ((particles,), {"n_batches": 3, "batch_size": 40}),
     }[question]  # fmt: skip
     here, there = (
         getattr(bayes, question)(*arguments, workers=workers, **options, **more) for workers in (2, client)
     )  # fmt: skip
+    if question == "choose_classes":  # no poses given: refined first
+        np.testing.assert_array_equal(here.class_evidence, there.class_evidence)
+        here, there = here.classification, there.classification
     assert len(here.iterations) == len(there.iterations)
     for record, other in zip(here.iterations, there.iterations):
         np.testing.assert_array_equal(record.noise, other.noise)

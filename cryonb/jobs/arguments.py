@@ -1,14 +1,36 @@
 """Arguments that several jobs share, under our names and under RELION's, and the input that they name."""
 
 import warnings
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 from .. import io
 
-__all__ = ["add_engine_arguments", "read_particles", "read_reference"]
+__all__ = ["add_engine_arguments", "read_particles", "read_reference", "seed"]
 
 
 START = "start volume; low-passed, at 60 Å unless said (25 Å by classify3d around known poses)"
+
+
+def seed(text):
+    """A random seed as argparse reads it.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        Not a whole number from 0 on.
+    """
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
+    return int(text)
 
 
 def add_engine_arguments(parser, *, reference=True, symmetry=True):
@@ -38,7 +60,7 @@ def add_engine_arguments(parser, *, reference=True, symmetry=True):
             "--symmetry", "--sym", default="C1", metavar="GROUP", help="C4, D7, T, O, I … (%(default)s)"
         )
     parser.add_argument("--workers", "--j", type=int, default=2, help="threads (%(default)s)")
-    parser.add_argument("--seed", "--random_seed", type=int, default=0, help="random seed (%(default)s)")
+    parser.add_argument("--seed", "--random_seed", type=seed, default=0, help="random seed (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 

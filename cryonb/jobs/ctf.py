@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .arguments import seed
+
 __all__ = ["add_arguments", "execute"]
 
 
@@ -34,7 +36,7 @@ def add_arguments(parser):
     parser.add_argument("--phase-shift", type=float, nargs=2, metavar=("LOW", "HIGH"), help="degrees, to search")
     parser.add_argument("--pictures", action="store_true", help="also a PNG of rings and fit for each micrograph")
     parser.add_argument("--workers", "--j", type=int, default=2, help="threads (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="of the bootstrap (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

@@ -5,6 +5,8 @@ import io as text
 import json
 from pathlib import Path
 
+from .arguments import seed
+
 __all__ = ["add_arguments", "execute"]
 
 
@@ -24,7 +26,7 @@ def add_arguments(parser):
     parser.add_argument("--rounds", type=int, default=2, help="of moves and annealing (%(default)s)")
     parser.add_argument("--fragments", type=Path, metavar="DIR", help="PDB or mmCIF files to take fragments from")
     parser.add_argument("--workers", "--j", type=int, default=2, help="processes (%(default)s)")
-    parser.add_argument("--seed", "--random_seed", type=int, default=0, help="random seed (%(default)s)")
+    parser.add_argument("--seed", "--random_seed", type=seed, default=0, help="random seed (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .arguments import seed
+
 __all__ = ["add_arguments", "execute"]
 
 
@@ -26,7 +28,7 @@ def add_arguments(parser):
     parser.add_argument("--model", type=Path, metavar="PDB", help="PDB or mmCIF: also the FSC of the map against it")
     parser.add_argument("--local", action="store_true", help="also a map of the local resolution")
     parser.add_argument("--out", "--o", type=Path, required=True, metavar="DIR", help="folder of the results")
-    parser.add_argument("--seed", "--random_seed", type=int, default=0, help="of the random phases (%(default)s)")
+    parser.add_argument("--seed", "--random_seed", type=seed, default=0, help="of the random phases (%(default)s)")
 
 
 def execute(options):

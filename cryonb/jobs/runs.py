@@ -1,6 +1,7 @@
 """Files of a run: what RELION writes after each iteration, so that its users find their way."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ __all__ = ["Run", "summary_text"]
 
 
 class Run:
-    """A folder of results, filled iteration by iteration.
+    """A folder of results, filled iteration by iteration; made with its first file.
 
     Parameters
     ----------
@@ -35,7 +36,9 @@ class Run:
 
     def __init__(self, folder, particles, *, gold_standard=True):
         self.folder, self.particles, self.gold_standard = folder, particles, gold_standard
-        folder.mkdir(parents=True, exist_ok=True)
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise OSError(f"cannot write results to {folder}: {there} is not a folder that can be written to")
 
     @property
     def checkpoint(self):
