@@ -365,8 +365,9 @@ def plane_axes(matrices, padding):
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
 def _gather(data, axes, points, slices):
-    depth, height, width = data.shape
-    centre = depth // 2
+    # unsigned places: signed ones are tested for being counted from the end, which costs as much as the rest
+    centre, end, one = np.float32(data.shape[0] // 2), np.float32(data.shape[0]), np.float32(1)
+    size, step, origin = np.uint64(data.shape[0]), np.uint64(1), np.uint64(0)
     for n in range(len(axes)):
         xx, xy = axes[n, 0, 0], axes[n, 0, 1]
         yx, yy = axes[n, 1, 0], axes[n, 1, 1]
@@ -376,33 +377,28 @@ def _gather(data, axes, points, slices):
             x = xx * kx + xy * ky
             y = yx * kx + yy * ky
             z = zx * kx + zy * ky
-            mirrored = x < 0
-            if mirrored:
-                x, y, z = -x, -y, -z
-            y += centre
-            z += centre
-            x0, y0, z0 = int(x), int(np.floor(y)), int(np.floor(z))
-            if x0 + 1 >= width or y0 < 0 or y0 >= height or z0 < 0 or z0 >= depth:
+            sign = -one if x < 0 else one
+            x, y, z = sign * x, sign * y + centre, sign * z + centre
+            if x >= centre or y < 0 or y >= end or z < 0 or z >= end:
                 slices[n, m] = 0
                 continue
-            y1 = y0 + 1 if y0 + 1 < height else 0  # +Nyquist is −Nyquist
-            z1 = z0 + 1 if z0 + 1 < depth else 0
+            x0, y0, z0 = np.uint64(np.int32(x)), np.uint64(np.int32(y)), np.uint64(np.int32(z))
+            y1 = y0 + step if y0 + step < size else origin  # +Nyquist is −Nyquist
+            z1 = z0 + step if z0 + step < size else origin
             fx, fy, fz = x - np.float32(x0), y - np.float32(y0), z - np.float32(z0)
-            gx, gy, gz = np.float32(1) - fx, np.float32(1) - fy, np.float32(1) - fz
-            low = gy * (gx * data[z0, y0, x0] + fx * data[z0, y0, x0 + 1]) + fy * (
-                gx * data[z0, y1, x0] + fx * data[z0, y1, x0 + 1]
-            )
-            high = gy * (gx * data[z1, y0, x0] + fx * data[z1, y0, x0 + 1]) + fy * (
-                gx * data[z1, y1, x0] + fx * data[z1, y1, x0 + 1]
-            )
-            value = gz * low + fz * high
-            slices[n, m] = np.conj(value) if mirrored else value
+            gx, gy, gz = one - fx, one - fy, one - fz
+            low, high, a, b = gz * gy, gz * fy, fz * gy, fz * fy
+            near = low * data[z0, y0, x0] + high * data[z0, y1, x0] + a * data[z1, y0, x0] + b * data[z1, y1, x0]
+            x0 += step
+            far = low * data[z0, y0, x0] + high * data[z0, y1, x0] + a * data[z1, y0, x0] + b * data[z1, y1, x0]
+            value = gx * near + fx * far
+            slices[n, m] = complex(value.real, sign * value.imag)
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
 def _scatter(values, weights, axes, points, slices, slice_weights, with_weights):
-    depth, height, width = values.shape
-    centre = depth // 2
+    centre, end, one = np.float32(values.shape[0] // 2), np.float32(values.shape[0]), np.float32(1)
+    size, step, origin = np.uint64(values.shape[0]), np.uint64(1), np.uint64(0)
     for n in range(len(axes)):
         xx, xy = axes[n, 0, 0], axes[n, 0, 1]
         yx, yy = axes[n, 1, 0], axes[n, 1, 1]
@@ -418,19 +414,20 @@ def _scatter(values, weights, axes, points, slices, slice_weights, with_weights)
                 value = np.conj(value)
             y += centre
             z += centre
-            x0, y0, z0 = int(x), int(np.floor(y)), int(np.floor(z))
-            if x0 + 1 >= width or y0 < 0 or y0 >= height or z0 < 0 or z0 >= depth:
+            if x >= centre or y < 0 or y >= end or z < 0 or z >= end:
                 continue
+            x0, y0, z0 = np.uint64(np.int32(x)), np.uint64(np.int32(y)), np.uint64(np.int32(z))
             fx, fy, fz = x - np.float32(x0), y - np.float32(y0), z - np.float32(z0)
             weight = slice_weights[n, m] if with_weights else np.float32(0)
             for dz in range(2):
-                wz = fz if dz else np.float32(1) - fz
-                zi = (z0 + dz) % depth  # +Nyquist is −Nyquist
+                wz = fz if dz else one - fz
+                zi = z0 if dz == 0 else (z0 + step if z0 + step < size else origin)  # +Nyquist is −Nyquist
                 for dy in range(2):
-                    wzy = wz * (fy if dy else np.float32(1) - fy)
-                    yi = (y0 + dy) % height
+                    wzy = wz * (fy if dy else one - fy)
+                    yi = y0 if dy == 0 else (y0 + step if y0 + step < size else origin)
                     for dx in range(2):
-                        w = wzy * (fx if dx else np.float32(1) - fx)
-                        values[zi, yi, x0 + dx] += w * value
+                        w = wzy * (fx if dx else one - fx)
+                        xi = x0 if dx == 0 else x0 + step
+                        values[zi, yi, xi] += w * value
                         if with_weights:
-                            weights[zi, yi, x0 + dx] += w * weight
+                            weights[zi, yi, xi] += w * weight
