@@ -155,7 +155,7 @@ def test_each_optics_group_has_its_noise(question, planted, model):
     assert np.allclose(found.noise[:, 5:].mean(1), [white, 9 * white], rtol=0.1)
     if question == "refine":
         error = rotations.angular_distance(truth.poses.rotation, found.poses.rotation)
-        assert np.median(error[:100]) < 4  # not hurt by the noise of the others
+        assert np.median(error[:100]) < 6  # alone they have 3.9°; with one noise for all, 8.2°
     else:  # the noisy ones say less
         assert found.pmax[:100].mean() > found.pmax[100:].mean() + 0.05
 
@@ -315,8 +315,14 @@ def test_classes_are_found_without_poses(two_classes, tmp_path):
     blind = dataclasses.replace(particles, poses=None)
     path = tmp_path / "classes.npz"
     options = {"n_classes": 2, "rng": 3, "mask_diameter": DIAMETER, "workers": 1, "progress": False}
-    result = bayes.classify_3d(blind, reference, checkpoint=path, **options)
+    seen = []
+
+    def watch(record, halves):
+        seen.append((record.number, len(halves)))
+
+    result = bayes.classify_3d(blind, reference, checkpoint=path, consensus_monitor=watch, **options)
     assert agreement(result, label) > 0.85
+    assert seen == [(number, 2) for number in range(1, len(seen) + 1)] and len(seen) >= 3
     apart = result.poses.rotation * particles.poses.rotation.inv()
     assert np.median(np.degrees(apart.magnitude())) < 6  # the planted poses themselves are 2° off
     again = bayes.classify_3d(blind, reference, checkpoint=path, **options)

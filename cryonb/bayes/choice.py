@@ -88,7 +88,7 @@ class ClassChoice:
 def choose_classes(
     particles, reference, *, rng, most=8, tau_fudges=(0.5, 1.0, 2.0, 4.0, 8.0), initial_resolution=None,
     highest_resolution=None, symmetry="C1", mask_diameter=None, workers="threads", progress=True, checkpoint=None,
-    monitor=None,
+    monitor=None, consensus_monitor=None,
 ):  # fmt: skip
     """3D classes without guessing their number K or the regularisation parameter T.
 
@@ -103,7 +103,8 @@ def choose_classes(
         The largest K looked at; a good deal above the expected one, so that each state gets a class at first.
     tau_fudges : sequence of float
         T to try; among them 1, with which the differences are let through that recur between halves.
-    initial_resolution, highest_resolution, symmetry, mask_diameter, workers, progress, checkpoint, monitor
+    initial_resolution, highest_resolution, symmetry, mask_diameter, workers, progress, checkpoint
+    monitor, consensus_monitor
         As in `classify_3d`; the monitor sees every iteration with too many classes and with the right number, and the
         last one after each merging and splitting.
 
@@ -145,7 +146,7 @@ def choose_classes(
         particles, reference, placed = consensus(
             particles, reference, rng=seed, initial_resolution=initial_resolution, checkpoint=checkpoint,
             highest_resolution=highest_resolution, symmetry=symmetry, mask_diameter=mask_diameter, workers=workers,
-            progress=progress,
+            progress=progress, monitor=consensus_monitor,
         )  # fmt: skip
     key = asdict(settings) | {
         "question": "choose_classes", "n": n, "box": particles.size_px, "pixel": particles.pixel_size,

@@ -23,7 +23,7 @@ FEW = 500  # particles a class, while there are more classes than are asked for
 def classify_3d(
     particles, references, *, rng, n_classes=None, n_iterations=25, tau_fudge=1.0, initial_resolution=None,
     highest_resolution=None, symmetry="C1", mask_diameter=None, cross_fit=True, workers="threads", progress=True,
-    checkpoint=None, monitor=None,
+    checkpoint=None, monitor=None, consensus_monitor=None,
 ):  # fmt: skip
     """Sort particles into classes, each with its own volume.
 
@@ -58,6 +58,8 @@ def classify_3d(
         As in `refine`.
     monitor : callable, optional
         Called after each iteration with its `Iteration` and the volumes of the classes.
+    consensus_monitor : callable, optional
+        Called after each iteration of the consensus that is refined where there are no poses, as `refine`'s monitor is.
 
     Returns
     -------
@@ -100,7 +102,7 @@ def classify_3d(
         particles, volumes[0], placed = consensus(
             particles, volumes[0], rng=seed, initial_resolution=initial_resolution, checkpoint=checkpoint,
             highest_resolution=highest_resolution, symmetry=symmetry, mask_diameter=mask_diameter, workers=workers,
-            progress=progress,
+            progress=progress, monitor=consensus_monitor,
         )  # fmt: skip
     key = asdict(settings) | {
         "question": "classify_3d", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,

@@ -1,7 +1,8 @@
 """``python -m cryonb classify3d``: sort particles into 3D classes, around their poses or with none.
 
 Writes run_data.star (particles with their class), run_class001.mrc … , run_model.star, each iteration's model as
-run_it003_…, and summary.json (with the curves of 'auto'). The same command continues a run that was stopped; with
+run_it003_… (without poses, first those of one volume as consensus_it003_…), and summary.json (with the curves of
+'auto'). The same command continues a run that was stopped; with
 other settings it says so and changes nothing.
 """
 
@@ -58,6 +59,7 @@ def execute(options):
     common = {
         "rng": options.seed, "symmetry": options.symmetry, "mask_diameter": options.mask_diameter,
         "workers": options.workers, "progress": not options.quiet, "checkpoint": run.checkpoint, "monitor": run.monitor,
+        "consensus_monitor": run.monitor_consensus,
     }  # fmt: skip
     chosen = {}
     if options.classes == "auto":

@@ -54,6 +54,11 @@ class Run:
         for half, volume in enumerate(volumes, 1):
             self.write_model(f"{name}_half{half}", record, [volume])
 
+    def monitor_consensus(self, record, halves):
+        """Write one iteration of the refinement that a classification without poses starts with."""
+        for half, volume in enumerate(halves, 1):
+            self.write_model(f"consensus_it{record.number:03d}_half{half}", record, [volume])
+
     def monitor_averages(self, record, averages):
         """Write one iteration of a 2D classification, averages (K, d, d)."""
         self.write_averages(f"run_it{record.number:03d}", record, averages)
