@@ -290,7 +290,10 @@ class _Job:
         state.half_maps = np.stack([half.data for half in halves])
         joined = maximisation.join_low_shells(*sums, self.particles.box_size / self.fit.initial_resolution)
         weight = 0.5 * projection.weight_spectrum(both.accumulator(0))
-        prior = maximisation.wiener_prior(correlation, weight)
+        known = correlation.copy()
+        if known[-1] > 0:  # images reach only the inner half of the shell at Nyquist: the empty half speaks for nothing
+            known[-1] = known[-2]
+        prior = maximisation.wiener_prior(known, weight)
         maps = [maximisation.solve_class(part, 0, pixel, prior=prior).data for part in joined]
         final = maximisation.solve_class(both, 0, pixel, prior=prior).data
         if self.fit.local_prior and state.stage != "global":  # weights of maps with many wrong poses would keep them
