@@ -19,9 +19,11 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 __all__ = [
-    "Checkpoint", "add_trees", "chunk_slices", "fingerprint", "load_checkpoint", "map_reduce", "save_checkpoint",
+    "Checkpoint", "add_trees", "chunk_slices", "fingerprint", "load_checkpoint", "map_reduce", "one_blas_thread",
+    "save_checkpoint",
 ]  # fmt: skip
 
 _RETRIES = 3
@@ -136,22 +138,32 @@ def map_reduce(function, chunks, *, combine=None, workers=1, progress=False, che
     total = None
     first = True
     results = _ordered_results(function, chunks, start, workers)
-    try:
-        for index, item in results:
-            if first and start:
-                total = fold(saver.restore(item), item)
-            else:
-                total = fold(total, item) if not (first and combine is not None) else item
-            first = False
-            if saver is not None:
-                saver.save(index + 1, total)
-            bar.update()
-    finally:
-        results.close()
-        bar.close()
+    with one_blas_thread():
+        try:
+            for index, item in results:
+                if first and start:
+                    total = fold(saver.restore(item), item)
+                else:
+                    total = fold(total, item) if not (first and combine is not None) else item
+                first = False
+                if saver is not None:
+                    saver.save(index + 1, total)
+                bar.update()
+        finally:
+            results.close()
+            bar.close()
     if saver is not None:
         saver.finish()
     return total
+
+
+def one_blas_thread():
+    """A context in which BLAS, of the whole process, has one thread.
+
+    Chunks are what runs side by side. Threads of BLAS besides wait for each other by spinning: where another process
+    has a core, products of a few hundred rows then take ten times as long.
+    """
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 def add_trees(total, item):
@@ -435,7 +447,8 @@ class _RemoteChunk:
 
 
 def _apply(function, chunk):
-    return function(chunk)
+    with one_blas_thread():
+        return function(chunk)
 
 
 def _call(function, index, chunks):

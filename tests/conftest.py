@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes run tests side by side
 
 # they hold no doctests, and two modules of one name cannot be imported for them
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]

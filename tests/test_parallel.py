@@ -96,6 +96,36 @@ def test_threads_give_the_same_bits(data, workers):
     assert_equal(map_reduce(function, chunks), map_reduce(function, chunks, workers=workers))
 
 
+def blas_threads(chunk):
+    """Largest number of threads that a BLAS of this process would use."""
+    from threadpoolctl import threadpool_info
+
+    return np.max([pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_chunks_have_one_blas_thread_and_the_caller_keeps_his(workers):
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        assert map_reduce(blas_threads, range(3), combine=max, workers=workers) == 1
+        assert blas_threads(0) == 2
+
+
+def test_the_scale_of_a_reference_is_found_with_one_blas_thread(few, monkeypatch):
+    from threadpoolctl import threadpool_limits
+
+    from cryonb import bayes
+    from cryonb.bayes import coarse
+
+    particles, _, reference = few
+    seen, scores = [], coarse.global_scores
+    monkeypatch.setattr(coarse, "global_scores", lambda *given: (seen.append(blas_threads(0)), scores(*given))[1])
+    with threadpool_limits(limits=2, user_api="blas"):
+        bayes.classify_3d(particles, reference, n_classes=1, rng=0, n_iterations=1, workers=1, progress=False)
+    assert seen and set(seen) == {1}
+
+
 def test_cluster_gives_the_same_bits_also_when_a_worker_is_killed(data, client, tmp_path):
     chunks = chunk_slices(N, SIZE)
     expected = map_reduce(functools.partial(summed, data), chunks)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from cryonb import parallel, projection
 
@@ -291,8 +290,7 @@ def average_expectation(task, fold, *, index=None, workers=1):
     for number in range(len(task.images)):
         members = index[fold[index] == number]
         chunks += [(number, members[part]) for part in parallel.chunk_slices(len(members), CHUNK)]
-    with threadpool_limits(limits=1, user_api="blas"):
-        found = parallel.map_reduce(partial(AverageTask.chunk, task), chunks, combine=_merge, workers=workers)
+    found = parallel.map_reduce(partial(AverageTask.chunk, task), chunks, combine=_merge, workers=workers)
     values, weights = _empty_sums(task)
     for number, sums in found["folds"].items():
         values[number], weights[number] = sums["values"], sums["weights"]

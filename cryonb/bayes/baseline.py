@@ -12,7 +12,6 @@ from functools import partial
 import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
-from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from cryonb import ctf as lens
@@ -351,8 +350,7 @@ def match(particles, reference, grid, *, turn, around=None, local=LOCAL, extent_
         order, size = np.argsort(cells.query(direction)[1], kind="stable"), CHUNK_LOCAL
     chunks = [order[part] for part in parallel.chunk_slices(n, size)]
     task = _Task(particles, projection.prepare(reference), grid, turn, around, local, extent_px, symmetry)
-    with threadpool_limits(limits=1, user_api="blas"):
-        found = parallel.map_reduce(partial(_Task.chunk, task), chunks, combine=_join, workers=workers)
+    found = parallel.map_reduce(partial(_Task.chunk, task), chunks, combine=_join, workers=workers)
     matrices, shift, score = np.empty((n, 3, 3)), np.empty((n, 2)), np.empty(n)
     matrices[order], shift[order], score[order] = found["matrix"], found["shift"], found["score"]
     return Poses(Rotation.from_matrix(matrices), shift), score

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from cryonb import parallel, projection
 from cryonb.types import Volume
@@ -234,10 +233,7 @@ def expectation(particles, model, grid, sampling, *, index=None, poses=None, wor
     )
     order = _by_direction(index, matrices) if local else index
     chunks = [order[part] for part in parallel.chunk_slices(len(order), _chunk_size(len(order)))]
-    with threadpool_limits(limits=1, user_api="blas"):  # threads of BLAS only get in the way of products this small
-        total = parallel.map_reduce(
-            partial(Task.chunk, task), chunks, combine=_merge, workers=workers, progress=progress
-        )
+    total = parallel.map_reduce(partial(Task.chunk, task), chunks, combine=_merge, workers=workers, progress=progress)
     return Statistics(**total["sums"]), _in_order(total["posterior"], index, particles.pixel_size)
 
 
