@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 __all__ = [
     "Checkpoint", "add_trees", "chunk_slices", "fingerprint", "load_checkpoint", "map_reduce", "one_blas_thread",
-    "save_checkpoint",
+    "save_checkpoint", "with_one_blas_thread",
 ]  # fmt: skip
 
 _RETRIES = 3
@@ -158,12 +158,32 @@ def map_reduce(function, chunks, *, combine=None, workers=1, progress=False, che
 
 
 def one_blas_thread():
-    """A context in which BLAS, of the whole process, has one thread.
+    """A context in which BLAS, of the whole process, has one thread; `with_one_blas_thread` is its decorator.
 
     Chunks are what runs side by side. Threads of BLAS besides wait for each other by spinning: where another process
     has a core, products of a few hundred rows then take ten times as long.
     """
     return threadpool_limits(limits=1, user_api="blas")
+
+
+def with_one_blas_thread(function):
+    """The function, run in `one_blas_thread`.
+
+    Parameters
+    ----------
+    function : callable
+
+    Returns
+    -------
+    callable
+    """
+
+    @functools.wraps(function)
+    def limited(*args, **kwargs):
+        with one_blas_thread():
+            return function(*args, **kwargs)
+
+    return limited
 
 
 def add_trees(total, item):

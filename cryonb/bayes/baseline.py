@@ -96,6 +96,7 @@ class Tuning:
         return f"Tuning(wiener {self.wiener:g}, low_pass {self.low_pass:g}, agreement {self.agreement.max():.3f})"
 
 
+@parallel.with_one_blas_thread
 def refine(
     particles, reference, *, rng, wiener=10.0, low_pass=2.0, n_iterations=10, n_local=4, initial_resolution=60.0,
     symmetry="C1", mask_diameter=None, workers="threads", progress=True, checkpoint=None,

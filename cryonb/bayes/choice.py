@@ -85,6 +85,7 @@ class ClassChoice:
         return f"ClassChoice(K = {self.n_classes}, T = {self.tau_fudge:g}, {self.classification!r})"
 
 
+@parallel.with_one_blas_thread
 def choose_classes(
     particles, reference, *, rng, most=8, tau_fudges=(0.5, 1.0, 2.0, 4.0, 8.0), initial_resolution=None,
     highest_resolution=None, symmetry="C1", mask_diameter=None, workers="threads", progress=True, checkpoint=None,

@@ -20,6 +20,7 @@ __all__ = ["classify_3d", "consensus"]
 FEW = 500  # particles a class, while there are more classes than are asked for
 
 
+@parallel.with_one_blas_thread
 def classify_3d(
     particles, references, *, rng, n_classes=None, n_iterations=25, tau_fudge=1.0, initial_resolution=None,
     highest_resolution=None, symmetry="C1", mask_diameter=None, cross_fit=True, workers="threads", progress=True,

@@ -28,6 +28,7 @@ START_CORRELATION = 0.5  # believed at first of the shells up to START_RESOLUTIO
 SETTLED = 0.02  # share of particles that still change class when the iterations stop
 
 
+@parallel.with_one_blas_thread
 def classify_2d(
     particles, *, n_classes, rng, n_iterations=25, mask_diameter=None, highest_resolution=None, tau_fudge=1.0,
     cross_fit=True, workers="threads", progress=True, checkpoint=None, monitor=None,

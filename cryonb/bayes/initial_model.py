@@ -75,6 +75,7 @@ class InitialModel:
         return f"InitialModel({len(self.poses)} particles, {shares}, to {self.resolution:.0f} Å)"
 
 
+@parallel.with_one_blas_thread
 def initial_model(
     particles, *, rng, n_classes=1, n_batches=200, batch_size=100, symmetry="C1", mask_diameter=None,
     initial_resolution=None, final_resolution=None, workers="threads", progress=True, checkpoint=None, monitor=None,

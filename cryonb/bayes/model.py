@@ -182,17 +182,16 @@ def on_grey_scale(particles, reference, noise, grid, sampling, *, rng):
     some = particles[chosen]
     reference = reference.with_data(reference.data / reference.data.std())
     inner = grid.inner(grid.rings_within(sampling.coarse_radius))
-    with parallel.one_blas_thread():
-        observed = observe(some, grid, noise[particles.optics_group[chosen]], np.zeros((len(some), 2)), 1)
-        bank = fill_bank([projection.prepare(reference)], sampling.views(), inner, 1)
-        norm = observed.lens[:, 0, : inner.n_radii, 0] @ bank.power[:, 0, :, 0].T
-        shifts, _ = sampling.shifts_px()
-        phases = projection.shift_phases(inner.points, shifts, inner.size_px).reshape(-1, inner.n_radii, inner.n_angles)
-        tables = coarse.full_turn_tables(inner, 2 * sampling.step)
-        explained = expected = 0.0
-        for block in parallel.chunk_slices(len(some), 12):
-            cross = coarse.global_scores(bank, observed, block, phases, inner, tables).max(2) + 0.5 * norm[block]
-            best = (cross / np.sqrt(norm[block])).argmax(1)[:, None]
-            explained += np.take_along_axis(cross, best, 1).sum()
-            expected += np.take_along_axis(norm[block], best, 1).sum()
+    observed = observe(some, grid, noise[particles.optics_group[chosen]], np.zeros((len(some), 2)), 1)
+    bank = fill_bank([projection.prepare(reference)], sampling.views(), inner, 1)
+    norm = observed.lens[:, 0, : inner.n_radii, 0] @ bank.power[:, 0, :, 0].T
+    shifts, _ = sampling.shifts_px()
+    phases = projection.shift_phases(inner.points, shifts, inner.size_px).reshape(-1, inner.n_radii, inner.n_angles)
+    tables = coarse.full_turn_tables(inner, 2 * sampling.step)
+    explained = expected = 0.0
+    for block in parallel.chunk_slices(len(some), 12):
+        cross = coarse.global_scores(bank, observed, block, phases, inner, tables).max(2) + 0.5 * norm[block]
+        best = (cross / np.sqrt(norm[block])).argmax(1)[:, None]
+        explained += np.take_along_axis(cross, best, 1).sum()
+        expected += np.take_along_axis(norm[block], best, 1).sum()
     return reference.with_data(reference.data * max(explained / expected, 1e-6))

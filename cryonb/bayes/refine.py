@@ -31,6 +31,7 @@ FIRST_SUBSETS = (1000, 2000)
 SHIFT_RANGE_PX = 5.0
 
 
+@parallel.with_one_blas_thread
 def refine(
     particles, reference, *, rng, initial_resolution=60.0, highest_resolution=None, symmetry="C1", mask_diameter=None,
     correct_contrast=True, learn_views=True, local_prior=False, workers="threads", progress=True, checkpoint=None,

@@ -14,6 +14,7 @@ from cryonb.manifold.gram import gram_matrices, noise_spectrum
 from cryonb.manifold.landscape import deconvolve_landscape, landscape_rms
 from cryonb.manifold.likelihood import stack_volumes
 from cryonb.manifold.observations import observe
+from cryonb.parallel import with_one_blas_thread
 
 __all__ = ["Answer", "Checks", "check", "junk_probability"]
 
@@ -90,6 +91,7 @@ class Checks:
         return "\n".join([f"Checks({self.light})", *rows])
 
 
+@with_one_blas_thread
 def check(particles, found, *, rng, gauge=None, mode="quick", n_nulls=1, workers=1, progress=True, **options):
     """Tests of what people doubt about a landscape, with a traffic light each.
 

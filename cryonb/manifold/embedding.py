@@ -24,7 +24,7 @@ from cryonb.manifold.spectral import (
     posterior_moments,
     volume_noise_penalty,
 )
-from cryonb.parallel import fingerprint
+from cryonb.parallel import fingerprint, with_one_blas_thread
 from cryonb.types import Embedding, EnergyLandscape
 
 __all__ = ["ConformationalLandscape", "embed"]
@@ -105,6 +105,7 @@ class ConformationalLandscape:
         return f"ConformationalLandscape({len(self.coordinate)} particles, {len(self.nodes)} nodes, {self.landscape})"
 
 
+@with_one_blas_thread
 def embed(
     particles, *, rng, gauge=None, n_components=4, resolution=None, mask=None, n_nodes=None, n_rounds=None, n_folds=4,
     workers=1, progress=True, checkpoint=None,

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from cryonb.manifold.deconvolution import Problem, bin_widths, bootstrap_spread, log_evidence, solve_path
+from cryonb.parallel import with_one_blas_thread
 from cryonb.types import EnergyLandscape
 
 __all__ = ["change_gauge", "counting_landscape", "deconvolve_landscape", "landscape_rms"]
@@ -17,6 +18,7 @@ __all__ = ["change_gauge", "counting_landscape", "deconvolve_landscape", "landsc
 _MINIMUM_COUNT = 1.0
 
 
+@with_one_blas_thread
 def deconvolve_landscape(
     log_likelihood, edges, *, rng, gauge=None, credibility=0.9, n_bootstrap=48, weights=None, overflow=False,
     periodic=False,

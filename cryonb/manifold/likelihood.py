@@ -12,6 +12,7 @@ import numpy as np
 from cryonb.manifold.gram import gram_matrices, noise_spectrum
 from cryonb.manifold.observations import Observations, observe
 from cryonb.manifold.volume_sets import VolumeSet, crop_or_pad, grid_size
+from cryonb.parallel import with_one_blas_thread
 from cryonb.types import Volume
 
 __all__ = ["Overlaps", "image_log_likelihood", "node_log_likelihood", "without_pose_errors"]
@@ -78,6 +79,7 @@ def node_log_likelihood(overlaps, coefficients):
     return overlaps.overlap @ coefficients.T - 0.5 * overlaps.gram.reshape(-1, n_spectral**2) @ pairs.T
 
 
+@with_one_blas_thread
 def image_log_likelihood(
     particles, volumes, *, resolution=None, noise=None, pose_error=None, contrast_sd=0.0, workers=1
 ):

@@ -13,7 +13,7 @@ from cryonb.manifold.masks import grid_mask, sphere_mask
 from cryonb.manifold.normal_equations import normal_equations
 from cryonb.manifold.observations import Observations, observe
 from cryonb.manifold.volume_sets import VolumeSet, grid_size
-from cryonb.parallel import load_checkpoint, save_checkpoint
+from cryonb.parallel import load_checkpoint, save_checkpoint, with_one_blas_thread
 from cryonb.types import Embedding, Volume
 
 __all__ = ["PrincipalVolumes", "principal_volumes"]
@@ -56,6 +56,7 @@ class PrincipalVolumes:
         return f"PrincipalVolumes({q} components of {n} particles, {self.resolution:.1f} Å)"
 
 
+@with_one_blas_thread
 def principal_volumes(
     particles, *, rng, n_components=5, mask=None, resolution=None, n_iterations=6, workers=1, progress=True,
     checkpoint=None,

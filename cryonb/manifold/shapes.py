@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 from cryonb.manifold.coordinates import local_linear_residuals
 from cryonb.manifold.diffusion import DiffusionMap
 from cryonb.manifold.landscape import deconvolve_landscape
+from cryonb.parallel import with_one_blas_thread
 
 __all__ = ["LatentShape", "choose_shape", "fit_shape", "shape_landscape", "unshrunk_latents"]
 
@@ -152,6 +153,7 @@ def fit_shape(embedding, name, *, diffusion=None):
     return LatentShape(name, nodes, model.positions, edges, log_likelihood, model.density, coordinate, model.spread)
 
 
+@with_one_blas_thread
 def choose_shape(embedding, *, rng, diffusion=None, shapes=SHAPES):
     """Fit shapes through latents with known errors, and take the simplest that held-out particles do not doubt.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryonb.manifold.deconvolution import Problem, log_evidence, solve_path
+from cryonb.parallel import with_one_blas_thread
 from cryonb.types import EnergyLandscape
 
 __all__ = ["SmoothnessScan", "scan_smoothness"]
@@ -43,6 +44,7 @@ class SmoothnessScan:
         return f"SmoothnessScan({len(self.smoothness)} values, best λ = {self.smoothness[self.best]:.1e})"
 
 
+@with_one_blas_thread
 def scan_smoothness(log_likelihood, edges, *, gauge="coordinate", credibility=0.9):
     """The landscape for every λ that `deconvolve_landscape` marginalises over, and the evidence of each.
 

@@ -14,6 +14,7 @@ from cryonb.manifold.masks import grid_mask
 from cryonb.manifold.normal_equations import normal_equations
 from cryonb.manifold.observations import Observations, observe
 from cryonb.manifold.volume_sets import VolumeSet, shell_power
+from cryonb.parallel import with_one_blas_thread
 
 __all__ = ["SpectralVolumes", "fit_spectral", "legendre_basis", "posterior_moments", "volumes_along"]
 
@@ -62,6 +63,7 @@ def legendre_basis(coordinate, n_functions, limits):
     return np.polynomial.legendre.legvander(unit, n_functions - 1) * np.sqrt(2 * order + 1)
 
 
+@with_one_blas_thread
 def volumes_along(
     particles, coordinate, n_nodes=20, *, deviation=None, n_spectral=6, mask=None, resolution=None, workers=1
 ):
