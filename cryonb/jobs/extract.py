@@ -26,6 +26,15 @@ def add_arguments(parser):
     parser.add_argument("--ctf", type=Path, metavar="STAR", help="micrographs_ctf.star of `cryonb ctf` or RELION")
     parser.add_argument("--pixel-size", "--angpix", type=float, metavar="Å", help="instead of the headers'")
     parser.add_argument("--invert-y", action="store_true", help="of coordinates from a .cs file: see read_coordinates")
+    parser.add_argument(
+        "--recentre", "--recenter", action="store_true",
+        help="--coordinates is the run_data.star of a finished run: move each pick by the shift found there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--centre-of", type=Path, metavar="FILE",
+        help="with --recentre: the volume (.mrc) or class averages (.mrcs) of that run, whose centre of mass becomes "
+        "the particles' centre (default: the middle of its box)",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -40,6 +49,9 @@ def execute(options):
     -----
     ``particles.star`` and ``particles.mrcs``, ``summary.json``. Boxes over the edge are left out and counted. In memory
     are one micrograph and its boxes; those of all lie in a temporary folder of ``--out`` until they are joined.
+
+    With ``--recentre`` picks move as RELION's re-extraction moves them; particles keep their angles, and as shift what
+    is left of a pixel. Two picks that come to lie on one particle both stay.
     """
     from .. import io
     from .batch import finish, require_different_names, through
@@ -47,6 +59,7 @@ def execute(options):
     if options.box < 8:
         raise ValueError(f"--box must be 8 pixels or more, got {options.box}")
     require_different_names(options.micrographs)
+    poses, centre = _found(options)
     shared = (
         None if options.coordinates.is_dir() else io.read_coordinates(options.coordinates, invert_y=options.invert_y)
     )
@@ -54,23 +67,60 @@ def execute(options):
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.out, prefix=".parts-") as folder:
         found, failed = through(
-            options.micrographs, lambda path: _one(path, shared, lenses, Path(folder), options), label="extraction",
-            quiet=options.quiet,
+            options.micrographs, lambda path: _one(path, shared, lenses, Path(folder), options, poses, centre),
+            label="extraction", quiet=options.quiet,
         )  # fmt: skip
-        parts = [particles for particles, _ in found]
+        parts = [particles for particles, *_ in found]
         if parts:
             io.write_particles(
                 _joined(parts), options.out / "particles.star", stack_path=options.out / "particles.mrcs"
             )
     numbers = {
         "micrographs": len(options.micrographs), "particles": sum(map(len, parts)),
-        "over_the_edge": sum(lost for _, lost in found), "failed": len(failed),
+        "over_the_edge": sum(lost for _, lost, _ in found), "failed": len(failed),
     }  # fmt: skip
+    if poses is not None and found:
+        moved = np.concatenate([move for *_, move in found])
+        numbers["moved_angstrom_rms"] = round(float(np.sqrt((moved**2).mean())), 2)
     return finish(numbers, failed, options.out)
 
 
-def _one(path, shared, lenses, folder, options):
-    """Particles of one micrograph, their images in a file of ``folder``, and how many boxes did not fit."""
+def _found(options):
+    """Poses of the particles of ``--coordinates`` and the place (n, 3) to centre each on; None without --recentre."""
+    from .. import io, picking
+
+    if not options.recentre:
+        if options.centre_of is not None:
+            raise ValueError("--centre-of says what to centre with --recentre: expected both")
+        return None, None
+    if options.coordinates.is_dir():
+        raise ValueError(f"--recentre: expected the run_data.star of a run as --coordinates, got the folder "
+                         f"{options.coordinates}")  # fmt: skip
+    particles = io.read_particles(options.coordinates, check_images=False)
+    if particles.poses is None or "rlnCoordinateX" not in (
+        particles.metadata if particles.metadata is not None else ()
+    ):
+        raise ValueError(f"{options.coordinates}: --recentre needs rlnCoordinateX and Y, the three angles and origins")
+    if options.centre_of is None:
+        return particles.poses, np.zeros((len(particles), 3))
+    if options.centre_of.suffix != ".mrcs":
+        centre = picking.centre_of_mass(io.read_volume(options.centre_of))
+        return particles.poses, np.tile(centre, (len(particles), 1))
+    averages = np.asarray(io.read_stack(options.centre_of)[:])
+    if "rlnClassNumber" not in particles.metadata:
+        raise ValueError(f"{options.coordinates}: no rlnClassNumber, which --centre-of {options.centre_of} needs")
+    numbers = io.column_numbers(particles.metadata, "rlnClassNumber", path=options.coordinates).astype(int)
+    if not (1 <= numbers.min() and numbers.max() <= len(averages)):
+        raise ValueError(
+            f"{options.coordinates}: classes {numbers.min()} to {numbers.max()}, but {options.centre_of} has "
+            f"{len(averages)} averages"
+        )
+    used, member = np.unique(numbers, return_inverse=True)  # an average of no particles has no centre
+    return particles.poses, picking.centre_of_mass(averages[used - 1], particles.pixel_size)[member]
+
+
+def _one(path, shared, lenses, folder, options, poses, centre):
+    """Particles of one micrograph, their images in a file of ``folder``; boxes that did not fit; Å that picks moved."""
     from .. import io, picking
 
     micrograph = io.read_micrograph(path, pixel_size=options.pixel_size)
@@ -83,18 +133,24 @@ def _one(path, shared, lenses, folder, options):
     picks = picking.Picks(
         table[["x", "y"]].to_numpy(), table["score"].to_numpy(), micrograph.pixel_size, micrograph.pixel_size
     )
-    particles, _ = picking.extract(micrograph, picks, options.box, name=str(path))
+    rotation, moved = None, np.zeros(len(picks))
+    if poses is not None:
+        rows, before = table.index.to_numpy(), picks.centres_angstrom
+        picks, rotation = picking.recentre(picks, poses[rows], centre=centre[rows]), poses.rotation[rows]
+        moved = np.hypot(*(picks.centres_angstrom - before).T)
+    particles, _ = picking.extract(micrograph, picks, options.box, name=str(path), rotation=rotation)
     part = folder / f"{path.stem}.mrcs"
     io.write_stack(particles.images, part, particles.pixel_size)
-    return replace(particles, images=io.read_stack(part)), len(picks) - len(particles)
+    return replace(particles, images=io.read_stack(part)), len(picks) - len(particles), moved
 
 
 def _joined(parts):
     """Particles of all micrographs; their images stay in the files of the parts."""
     import pandas as pd
+    from scipy.spatial.transform import Rotation
 
     from .. import io
-    from ..types import Particles
+    from ..types import Particles, Poses
 
     pixel_sizes = [particles.pixel_size for particles in parts]
     if max(pixel_sizes) > 1.01 * min(pixel_sizes):
@@ -105,7 +161,11 @@ def _joined(parts):
         np.concatenate([np.arange(n) for n in count]),
     )  # fmt: skip
     metadata = pd.concat([particles.metadata for particles in parts], ignore_index=True)
-    return Particles(images, pixel_sizes[0], ctf=_joined_ctf(parts), metadata=metadata)
+    poses = None
+    if parts[0].poses is not None:
+        rotation = Rotation.concatenate([particles.poses.rotation for particles in parts])
+        poses = Poses(rotation, np.concatenate([particles.poses.shift for particles in parts]))
+    return Particles(images, pixel_sizes[0], ctf=_joined_ctf(parts), poses=poses, metadata=metadata)
 
 
 def _coordinates(path, shared, folder):

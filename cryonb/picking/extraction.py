@@ -4,12 +4,12 @@ import numpy as np
 
 from .. import filters
 from ..io.star import number_text
-from ..types import CTF, Micrograph, Particles
+from ..types import CTF, Micrograph, Particles, Poses
 
 __all__ = ["extract"]
 
 
-def extract(micrograph, picks, size_px, *, name="micrograph.mrc", background_radius=None, ramp=True):
+def extract(micrograph, picks, size_px, *, name="micrograph.mrc", background_radius=None, ramp=True, rotation=None):
     """Cut out particles: contrast inverted, background of mean 0 and standard deviation 1.
 
     Parameters
@@ -25,6 +25,8 @@ def extract(micrograph, picks, size_px, *, name="micrograph.mrc", background_rad
         Å; pixels farther from the centre are background. 37.5 % of the box by default, as RELION.
     ramp : bool
         Also take a fitted plane off.
+    rotation : scipy Rotation, one for each pick, optional
+        Known already; the particles then have poses, whose shifts are the fractions of a pixel between pick and box.
 
     Returns
     -------
@@ -38,7 +40,7 @@ def extract(micrograph, picks, size_px, *, name="micrograph.mrc", background_rad
     Raises
     ------
     ValueError
-        No box is left; a box size or radius that does not fit; picks of another pixel size.
+        No box is left; a box size or radius that does not fit; picks of another pixel size; not one rotation each.
 
     Notes
     -----
@@ -57,6 +59,8 @@ def extract(micrograph, picks, size_px, *, name="micrograph.mrc", background_rad
         )
     if abs(picks.pixel_size - micrograph.pixel_size) > 0.01 * micrograph.pixel_size:
         raise ValueError(f"picks are on {picks.pixel_size:g} Å pixels, the micrograph on {micrograph.pixel_size:g} Å")
+    if rotation is not None and len(rotation) != len(picks):
+        raise ValueError(f"{len(rotation)} rotations for {len(picks)} picks: expected one each")
     radius_px = 0.375 * size_px if background_radius is None else background_radius / micrograph.pixel_size
     corner = np.rint(picks.centres).astype(int) - size_px // 2
     fits = ((corner >= 0) & (corner + size_px <= [width, height])).all(axis=1)
@@ -92,4 +96,7 @@ def extract(micrograph, picks, size_px, *, name="micrograph.mrc", background_rad
     ctf = micrograph.ctf
     if ctf is not None:
         ctf = CTF(**{field: np.full(len(kept), getattr(ctf, field)) for field in CTF.__dataclass_fields__})
-    return Particles(np.stack(boxes), micrograph.pixel_size, ctf=ctf, metadata=metadata), kept
+    poses = None
+    if rotation is not None:
+        poses = Poses(rotation[kept], (centre - picks.centres[kept]) * micrograph.pixel_size)
+    return Particles(np.stack(boxes), micrograph.pixel_size, ctf=ctf, poses=poses, metadata=metadata), kept
