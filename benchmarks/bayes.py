@@ -17,8 +17,8 @@
 RELION 3.1.3 runs in its legacy double-precision CPU path, one thread a process; newer ones are several times faster.
 Without poses it makes two iterations only: each takes minutes. What it finished stays in ``--folder`` and is not
 run again (name another folder when its options change here); ``--relion kept`` runs nothing. CPU seconds are user and
-system time, of RELION over MPI those of the two ranks that work. ``--quick``: refine, null and throughput on fewer
-particles, without RELION.
+system time, of RELION over MPI those of the two ranks that work. ``--quick``: refine, classes (few iterations) and
+throughput on fewer particles, without RELION.
 Prints one JSON object last; its first keys are of the first SNR, means over the seeds.
 """
 
