@@ -218,6 +218,7 @@ def test_two_classes_are_sorted(two_classes):
         particles, reference, n_classes=2, rng=3, mask_diameter=DIAMETER, workers=1, progress=False
     )
     assert agreement(result, label) > 0.9
+    assert "change" not in result.iterations[0].news and result.iterations[-1].news.endswith("% change class")
     assert np.allclose(result.probability.sum(1), 1)
     assert result.occupancy.min() > 0.3
     heavier = int(np.bincount(label, result.probability[:, 1]).argmax() == 1)

@@ -123,9 +123,7 @@ def classify_3d(
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, state.values(), key=key)
         bar.update()
-        bar.set_postfix_str(
-            f"{state.iterations[-1].resolution:.1f} Å, {state.iterations[-1].class_change:.1%} change class"
-        )
+        bar.set_postfix_str(state.iterations[-1].news)
     bar.total = bar.n  # settled before the last iteration that was allowed
     bar.close()
     return job.result(state)

@@ -105,8 +105,7 @@ def classify_2d(
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, state.values(), key=key)
         bar.update()
-        record = state.iterations[-1]
-        bar.set_postfix_str(f"{record.resolution:.1f} Å, {record.class_change:.1%} change class")
+        bar.set_postfix_str(state.iterations[-1].news)
     bar.close()
     return job.result(state)
 

@@ -70,6 +70,12 @@ class Iteration:
         correlation = np.clip(np.atleast_2d(self.correlation), 1e-3, 0.999)
         return correlation / (1 - correlation)
 
+    @property
+    def news(self):
+        """What a progress bar says of it: resolution, and the share of particles that changed class."""
+        changed = "" if np.isnan(self.class_change) else f", {self.class_change:.1%} change class"
+        return f"{self.resolution:.1f} Å{changed}"
+
     def __repr__(self):
         where = "local" if self.local else "global"
         return (

@@ -92,6 +92,6 @@ def _curves(choice):
     named = (("classes", None), ("tau2_fudge", choice.tau_evidence))
     for name, evidence in named:
         mean, error = choice.against_chosen(evidence)
-        curves[f"evidence_by_{name}"] = [round(float(value), 4) for value in mean]
+        curves[f"evidence_by_{name}"] = [round(float(value), 4) + 0.0 for value in mean]
         curves[f"evidence_by_{name}_error"] = [round(float(value), 4) for value in error]
     return curves | {"tau2_fudges": list(choice.tau_fudges)}
