@@ -52,7 +52,14 @@ def main(arguments=None):
         if options.command == "info":
             from . import io
 
-            print("\n\n".join(io.describe(file) for file in options.files))
+            unknown = []
+            for file in options.files:
+                try:
+                    print(io.describe(file), end="\n\n")
+                except (OSError, ValueError) as error:
+                    unknown.append(str(error))
+            if unknown:
+                raise ValueError("; ".join(unknown))
         elif options.command in jobs.COMMANDS:
             numbers = jobs.COMMANDS[options.command][0].execute(options)
             print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in numbers.items()))

@@ -284,7 +284,7 @@ def load_checkpoint(path, *, key=""):
     saved_key = plain.pop("key")
     if saved_key != _canonical(key):
         raise ValueError(
-            f"{path} is the checkpoint of another job: expected key {_canonical(key)}, got {saved_key}; "
+            f"{path} is the checkpoint of another job: {_differences(_canonical(key), saved_key)}; "
             "delete it or choose another path"
         )
     values = {name: value[()] if value.ndim == 0 else value for name, value in values.items()}
@@ -538,6 +538,20 @@ def _add_leaf(total, item):
     if isinstance(total, np.ndarray) and np.can_cast(np.asarray(item).dtype, total.dtype, "same_kind"):
         return np.add(total, item, out=total)
     return total + item
+
+
+def _differences(key, saved):
+    """Of two canonical keys: what differs, by name where both have names."""
+    try:
+        now, before = json.loads(key), json.loads(saved)
+    except ValueError:
+        now = before = None
+    if not (isinstance(now, dict) and isinstance(before, dict)):
+        return f"expected key {key}, got {saved}"
+    names = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
+    said = {"data": "other particles, metadata or references", "seed": "another random seed"}
+    differ = [said.get(name, f"another {name} ({before.get(name)}, not {now.get(name)})") for name in names]
+    return "it has " + ", ".join(differ)
 
 
 def _canonical(key):

@@ -121,7 +121,8 @@ def test_pure_noise_is_given_no_better_resolution_than_the_start():
     for seed in range(3):
         images = np.random.default_rng(seed).standard_normal((60, SIZE, SIZE)).astype(np.float32)
         noise = Particles(images, PIXEL, ctf=lens)
-        found = bayes.refine(noise, reference, rng=1, mask_diameter=DIAMETER, workers=1, progress=False)
+        with pytest.warns(UserWarning, match="hardly beyond the 60 Å that both had"):
+            found = bayes.refine(noise, reference, rng=1, mask_diameter=DIAMETER, workers=1, progress=False)
         curves.append(found.correlation)
     start = noise.box_size / 60.0  # shells; the soft low-pass ends one further on, and the mask blurs by one more
     assert maximisation.last_shell_above(np.mean(curves, 0), 0.143) < start + 2

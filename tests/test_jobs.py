@@ -76,7 +76,7 @@ def test_the_same_command_resumes(files, refined, capsys):
     assert (refined / "run_data.star").read_bytes() == before
     assert "resampled from 24 px at 10.6667 Å to the particles' 32 px at 8 Å" in capsys.readouterr().out
     assert main(["refine", *inputs, "--o", str(refined), *QUICK, "--seed", "3"]) == 1
-    assert "another job" in capsys.readouterr().err
+    assert "another job: it has another random seed;" in capsys.readouterr().err
 
 
 def test_a_command_killed_in_its_third_iteration_goes_on_to_the_same_files(files, refined, tmp_path):

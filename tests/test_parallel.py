@@ -340,7 +340,7 @@ def interrupted(path, function, *, key="demo", stop=6):
 def test_checkpoint_of_another_job_is_refused(tmp_path):
     path = tmp_path / "sum.npz"
     interrupted(path, float, key="first")
-    with pytest.raises(ValueError, match="checkpoint of another job.*expected key.*second.*got.*first"):
+    with pytest.raises(ValueError, match=r"checkpoint of another job.*key \(first, not second\)"):
         map_reduce(float, range(10), checkpoint=Checkpoint(path, key="second"))
     with pytest.raises(ValueError, match="checkpoint of another job"):
         map_reduce(float, range(11), checkpoint=Checkpoint(path, key="first"))
@@ -355,7 +355,7 @@ def square(i):
 def test_the_sum_of_another_function_is_not_resumed(tmp_path):
     path = tmp_path / "sum.npz"
     interrupted(path, float, key="one key for both")
-    with pytest.raises(ValueError, match="checkpoint of another job.*square.*got.*float"):
+    with pytest.raises(ValueError, match="checkpoint of another job.*float, not .*square"):
         map_reduce(square, range(10), checkpoint=Checkpoint(path, key="one key for both"))
     # A function may travel with its arguments: what those are is for the key to say.
     power = functools.partial(pow, exp=2)

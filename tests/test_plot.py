@@ -200,6 +200,15 @@ def test_occupancy_is_stacked_to_one_hundred(records):
     assert tops == pytest.approx([80, 100])
 
 
+def test_occupancy_of_classes_that_were_merged(records):
+    import dataclasses
+
+    more = dataclasses.replace(records[0], occupancy=np.array([0.5, 0.3, 0.2]))
+    ax = plot.occupancy([more, *records[1:]])
+    tops = [collection.get_paths()[0].vertices[:, 1].max() for collection in ax.collections]
+    assert len(tops) == 3 and tops[-1] == pytest.approx(100)
+
+
 def test_class_averages_come_largest_first():
     from cryonb.bayes import Classification2D, TopPoses
 

@@ -137,7 +137,9 @@ def test_info_says_what_a_file_is(finished, capsys):
     assert main(["info", *map(str, files)]) == 0
     said = capsys.readouterr().out
     assert str(N) in said and "32" in said
-    assert main(["info", str(finished / "summary.json")]) == 1
+    assert main(["info", str(finished / "summary.json"), str(files[1])]) == 1
+    after = capsys.readouterr()
+    assert "summary.json" in after.err and "32" in after.out  # goes on after what it does not know
 
 
 def test_classes_are_named_after_their_species():

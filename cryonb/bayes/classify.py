@@ -123,7 +123,7 @@ def classify_3d(
         if checkpoint is not None:
             parallel.save_checkpoint(checkpoint, state.values(), key=key)
         bar.update()
-        bar.set_postfix_str(state.iterations[-1].news)
+        bar.set_postfix_str(f"search to {state.iterations[-1].news}")
     bar.total = bar.n  # settled before the last iteration that was allowed
     bar.close()
     return job.result(state)

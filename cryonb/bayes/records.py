@@ -72,7 +72,7 @@ class Iteration:
 
     @property
     def news(self):
-        """What a progress bar says of it: resolution, and the share of particles that changed class."""
+        """What a progress bar says of it: resolution (of 3D classes the search's limit), share that changed class."""
         changed = "" if np.isnan(self.class_change) else f", {self.class_change:.1%} change class"
         return f"{self.resolution:.1f} Å{changed}"
 
@@ -146,7 +146,7 @@ class Refinement:
     half : ndarray (n,) int
         Which half each particle belongs to, 0 or 1.
     pmax : ndarray (n,)
-        Probability of each particle's best pose.
+        Probability of each particle's best pose: of the last grid's, and the finer the grid the smaller.
     noise : ndarray (g, d // 2 + 1)
         σ² per optics group and shell.
     iterations : list of Iteration

@@ -1,6 +1,7 @@
 """Gold-standard refinement: two independent halves, sampling that gets finer by itself, poses and maps at the end."""
 
 import time
+import warnings
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -29,6 +30,7 @@ LOCAL_SIGMA = {"local": 3.75, "last": 1.9}  # degrees
 MOST_GLOBAL, MOST_LOCAL = 6, 6
 FIRST_SUBSETS = (1000, 2000)
 SHIFT_RANGE_PX = 5.0
+BEYOND = 2.5  # shells past the start: noise gets up to 2.1 by the start's soft low-pass and the mask
 
 
 @parallel.with_one_blas_thread
@@ -74,6 +76,7 @@ def refine(
     Returns
     -------
     Refinement
+        With a warning where the halves agree hardly beyond the initial resolution.
 
     Raises
     ------
@@ -114,7 +117,14 @@ def refine(
         bar.update()
         bar.set_postfix_str(f"{state.iterations[-1].resolution:.1f} Å, {state.iterations[-1].step:.2g}°")
     bar.close()
-    return job.result(state)
+    found = job.result(state)
+    if particles.box_size / found.resolution <= particles.box_size / initial_resolution + BEYOND:
+        warnings.warn(
+            f"the halves agree to {found.resolution:.1f} Å, hardly beyond the {initial_resolution:g} Å that both had "
+            "from the reference: nothing may have been found; try another start, or more particles",
+            stacklevel=3,
+        )
+    return found
 
 
 @dataclass(frozen=True)

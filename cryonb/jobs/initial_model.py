@@ -1,7 +1,8 @@
 """``python -m cryonb initial-model``: make a first volume from the particles alone, up to its hand.
 
 Writes run_class001.mrc (one for each class), run_data.star and summary.json. The same command continues a run that
-was stopped; with other settings it says so and changes nothing.
+was stopped; with other settings it says so and changes nothing. Give the mask's diameter. A start that failed is
+seen by a mean Pmax that stays near 0 and by what ``refine`` says of it: try another seed then.
 """
 
 import numpy as np

@@ -2,8 +2,12 @@
 
 Writes run_class001.mrc, the unfiltered halves run_half1_class001_unfil.mrc and run_half2_… (for resolution),
 run_data.star, run_model.star, each iteration's halves as run_it003_half1_…, and summary.json. The same command
-continues a run that was stopped; with other settings it says so and changes nothing.
+continues a run that was stopped; with other settings it says so and changes nothing. Summary and output say so where
+the halves agree hardly beyond the start: then nothing was found. The mean Pmax is that of the last, finest grid, far
+below 1; the volumes of all iterations are kept.
 """
+
+import warnings
 
 from .arguments import add_engine_arguments, read_particles, read_reference
 from .runs import Run
@@ -44,14 +48,15 @@ def execute(options):
     particles = read_particles(options)
     reference = read_reference(options.reference, particles)
     run = Run(options.out, particles)
-    found = bayes.refine(
-        particles, reference, rng=options.seed, initial_resolution=options.initial_resolution,
-        symmetry=options.symmetry, mask_diameter=options.mask_diameter, workers=options.workers,
-        correct_contrast=not options.no_contrast, learn_views=not options.no_views,
-        local_prior=options.local_prior,
-        progress=not options.quiet,
-        checkpoint=run.checkpoint, monitor=run.monitor,
-    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        found = bayes.refine(
+            particles, reference, rng=options.seed, initial_resolution=options.initial_resolution,
+            symmetry=options.symmetry, mask_diameter=options.mask_diameter, workers=options.workers,
+            correct_contrast=not options.no_contrast, learn_views=not options.no_views,
+            local_prior=options.local_prior, progress=not options.quiet,
+            checkpoint=run.checkpoint, monitor=run.monitor,
+        )  # fmt: skip
     run.write_particles(poses=found.poses, pmax=found.pmax, half=found.half, norm=found.norm)
     run.write_model("run", found.iterations[-1], [found.volume], scale=found.scale)
     for number, half in enumerate(found.half_maps, 1):
@@ -62,5 +67,7 @@ def execute(options):
         "angular_step_degrees": round(found.iterations[-1].step, 3), "mean_pmax": round(float(found.pmax.mean()), 3),
         "seconds": round(sum(record.seconds for record in found.iterations), 1),
     }  # fmt: skip
+    if said:
+        numbers["warnings"] = [str(warning.message) for warning in said]
     run.write_summary(numbers)
     return numbers

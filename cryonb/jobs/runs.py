@@ -9,6 +9,7 @@ import pandas as pd
 
 from .. import io
 from ..bayes.contrast import GROUP_COLUMNS, scale_groups
+from ..bayes.maximisation import last_shell_above
 from ..io.formats import replacing
 from ..io.star import number_text
 
@@ -134,7 +135,7 @@ class Run:
                 {
                     "rlnReferenceImage": references,
                     "rlnClassDistribution": occupancy / occupancy.sum(),
-                    "rlnEstimatedResolution": np.full(len(references), record.resolution),
+                    "rlnEstimatedResolution": [self._resolution(correlation, k) for k in range(len(references))],
                 }
             ),
         }
@@ -154,6 +155,11 @@ class Run:
                 {"rlnSpectralIndex": shells, "rlnResolution": frequency, "rlnSigma2Noise": noise * to_relion}
             )
         return tables
+
+    def _resolution(self, correlation, k):
+        """Å at which the halves of class k last agree by 0.143."""
+        shell = last_shell_above(correlation[min(k, len(correlation) - 1)], 0.143)
+        return self.particles.box_size / max(shell, 1)
 
     def write_particles(self, *, poses, pmax, half=None, label=None, norm=None):
         """``run_data.star``: all columns that came, with what was found.

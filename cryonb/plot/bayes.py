@@ -70,7 +70,8 @@ def occupancy(records, *, ax=None, names=None):
     Axes
     """
     ax = new_axes(ax, height=2.6)
-    shares = np.array([record.occupancy for record in records])
+    most = max(len(record.occupancy) for record in records)  # more than at the end where classes were merged
+    shares = np.array([np.pad(record.occupancy, (0, most - len(record.occupancy))) for record in records])
     names = [f"class {k + 1}" for k in range(shares.shape[1])] if names is None else names
     number = [record.number for record in records]
     ax.stackplot(number, 100 * shares.T, labels=names, alpha=0.85)
@@ -110,7 +111,7 @@ def class_averages(result, *, ax=None, columns=None):
 
 @styled
 def class_choice(choice, *, axes=None):
-    """What held-out particles say of each number of classes and of each T: evidence lost against the chosen ones.
+    """What held-out particles say of each number of classes and of each T: evidence less that of the chosen ones.
 
     Parameters
     ----------
@@ -120,7 +121,8 @@ def class_choice(choice, *, axes=None):
     Returns
     -------
     ndarray of two Axes
-        Nats per particle with bars of one standard error; linear near 0, logarithmic beyond 1.
+        Nats per particle with bars of one standard error; linear near 0, logarithmic beyond 1. Without T where there
+        is one class only.
     """
     axes = plt.subplots(1, 2, figsize=(8.0, 3.0), layout="constrained")[1] if axes is None else np.asarray(axes)
     most, values = len(choice.class_evidence), choice.tau_fudges
@@ -139,10 +141,11 @@ def class_choice(choice, *, axes=None):
         marks = [-100, -30, -10, -3, -1, -0.5, 0]
         ax.set_yticks([mark for mark in marks if mark >= min(ax.get_ylim()[0], -1)], minor=False)
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.set(xlabel=name, ylabel="held-out evidence lost (nats per particle)")
-        ax.legend(loc="lower right")
+        ax.set(xlabel=name, ylabel="nats per held-out particle,\nagainst the chosen")
+        ax.legend(loc="upper right")
     axes[0].set_xticks(panels[0][1])
     axes[1].set_xticks(panels[1][1], [f"{value:g}" for value in values])
+    axes[1].set_visible(choice.n_classes > 1)  # one class does not differ from anything
     return axes
 
 
