@@ -105,16 +105,30 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes; CPU time is known for 1 only")
     parser.add_argument(
+        "--rows", type=Path, default=None, help="a row per line of JSON; cases that it holds are not repeated"
+    )
+    parser.add_argument(
         "--without", nargs="*", default=[], help="ablation: register flips rotamers ramachandran anneal fragments"
     )
     options = parser.parse_args()
     chains = options.chains or (QUICK if options.quick else sorted(p.name[:-7] for p in DATA.glob("*_bound.pdb.gz")))
     off = {name: 0 if name == "fragments" else False for name in options.without}
     protocol = atomic.Protocol(models=4 if options.quick else options.models, rounds=options.rounds, **off)
-    rows = []
+    rows, settings = [], [options.seed, protocol.models, protocol.rounds, sorted(options.without)]
+    known = (
+        [json.loads(line) for line in options.rows.read_text().splitlines()]
+        if options.rows and options.rows.exists()
+        else []
+    )
     for resolution in [3.0] if options.quick else options.resolutions:
         for name in chains:
-            row = one_case(name, resolution, options.seed, protocol, atomic.fragment_library(), options.workers)
+            case = [name, resolution, settings]
+            row = next((old["row"] for old in known if old["case"] == case), None)
+            if row is None:
+                row = one_case(name, resolution, options.seed, protocol, atomic.fragment_library(), options.workers)
+                if options.rows:
+                    with open(options.rows, "a") as file:
+                        file.write(json.dumps({"case": case, "row": row}) + "\n")
             rows.append(row)
             print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)
     total = {key: sum(row[key] for row in rows) for key in ("shifts", "shifts_repaired", "flips", "flips_repaired")}
