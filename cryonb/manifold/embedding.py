@@ -38,10 +38,6 @@ MARGIN = 0.07  # of the covered range: how far the landscape reaches beyond it
 SLOPE = 0.14  # of the covered range: over which that slope is taken
 EXTENSION = 0.1  # of the covered range: room on either side for the next round
 N_DIFFUSION = 5
-# Likelihoods know nothing of errors that particles share (poses, the volumes' attenuation): on simulated ribosomes the
-# posteriors were 1.2 to 1.6 times too narrow, which leaves wells with soft walls.
-# Chosen on the tour's data: see docs/decisions.md.
-TEMPER = 0.7
 SHAPE_WARNINGS = {  # with the evidence against a line
     "point": "Particles that did not make it do not see any motion: the latents are as well explained by one point.",
     "circle": "The latents lie on a closed line ({0:.3f} nats per particle): a landscape along an open one cuts it.",
@@ -71,7 +67,7 @@ class ConformationalLandscape:
         Values of the coordinate, equally spaced.
     volumes : list of Volume, m of them
     log_likelihood : ndarray (n, m)
-        Cross-fitted: no particle is judged by volumes that it helped to make; tempered (`TEMPER`).
+        Cross-fitted: no particle is judged by volumes that it helped to make.
     landscape, counting : EnergyLandscape
     path : Path, or None where unobserved bins separate the wells
     effective_particles : ndarray (m,)
@@ -165,8 +161,9 @@ def embed(
     seed = int(rng.integers(2**62))
     n_rounds = (1 if gauge is None else 3) if n_rounds is None else n_rounds
     n_nodes = int(np.clip(len(particles) // 40, 12, 40)) if n_nodes is None else n_nodes
-    key = {"question": "embed, shapes", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
-           "seed": seed, "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
+    key = {"question": "embed, not tempered", "n": len(particles), "box": particles.size_px,
+           "pixel": particles.pixel_size, "seed": seed,
+           "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
            "gauge": None if gauge is None else [gauge.name, *map(float, gauge.values)],
            "data": fingerprint(particles.images, particles.ctf, particles.poses)}  # fmt: skip
     values = None if checkpoint is None else remembered(checkpoint, key)
@@ -328,7 +325,7 @@ def _round(job, state, n_nodes):
         overlaps = cross_fitted_overlaps(weighted, [fit], [group], workers=job.workers)
         log_likelihood[group] = node_log_likelihood(overlaps, curve)
     log_likelihood += volume_noise_penalty(weighted, without, curves[0], workers=job.workers)
-    return edges, TEMPER * log_likelihood, whole.volumes.combine(curves[0])
+    return edges, log_likelihood, whole.volumes.combine(curves[0])
 
 
 def _evidence_per_shell(observations, reliability):
