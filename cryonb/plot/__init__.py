@@ -20,7 +20,16 @@ from .classic import kernel_bandwidth, sense_graph, view_coordinates
 from .ctf import contrast_transfer, thon_rings
 from .defocus import ctf_fit, equiphase_average
 from .doubts import checks, condition_difference
-from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered, smoothness_evidence
+from .manifold import (
+    eigenvalues,
+    embedding,
+    evidence,
+    frame_evidence,
+    landscape,
+    path,
+    recovered,
+    smoothness_evidence,
+)
 from .micrographs import drift, micrograph
 from .picking import picks, precision_recall
 from .resolution import (
@@ -62,6 +71,7 @@ __all__ = [
     "equiphase_average",
     "evidence",
     "fourier_shell_correlation",
+    "frame_evidence",
     "guinier",
     "image",
     "images",
