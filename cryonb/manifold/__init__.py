@@ -22,7 +22,7 @@ from .scores import Scores, band_coverage, score
 from .shapes import LatentShape, choose_shape, fit_shape, shape_landscape, unshrunk_latents
 from .smoothness import SmoothnessScan, scan_smoothness
 from .spectral import SpectralVolumes, volumes_along
-from .views import average_near_view, crowded_view, turned_to_view
+from .views import average_near_view, crowded_view, projections_and_averages, turned_to_view, volumes_at
 
 __all__ = [
     "CLOCKS",
@@ -70,6 +70,7 @@ __all__ = [
     "passage_times",
     "principal_volumes",
     "product_harmonics",
+    "projections_and_averages",
     "rate_matrix",
     "scan_smoothness",
     "score",
@@ -79,5 +80,6 @@ __all__ = [
     "turned_to_view",
     "unshrunk_latents",
     "volumes_along",
+    "volumes_at",
     "weighted_half_maps",
 ]

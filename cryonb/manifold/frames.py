@@ -8,7 +8,7 @@ from cryonb import fourier, rotations
 from cryonb.manifold.masks import automatic_mask, grid_mask
 from cryonb.manifold.normal_equations import normal_equations
 from cryonb.manifold.observations import observe
-from cryonb.manifold.volume_sets import VolumeSet, grid_size, shell_power
+from cryonb.manifold.volume_sets import VolumeSet, crop_or_pad, grid_size, shell_power
 from cryonb.parallel import with_one_blas_thread
 
 __all__ = ["FrameEvidence", "frame_evidence", "frame_weights", "weighted_half_maps"]
@@ -16,6 +16,7 @@ __all__ = ["FrameEvidence", "frame_evidence", "frame_weights", "weighted_half_ma
 HALF_MAP_THRESHOLD = 0.143
 FIRST_SHELL = 3  # an FSC that falls to the threshold before says nothing: those few Fourier pixels agree by chance
 ENOUGH = 50.0  # particles behind a frame that counts as observed; the line of `cryonb.plot.evidence`
+FINEST = 40  # default resolution: this fraction of the box, so that a frame needs no more than 30 MB at work
 VIEW_ORDER = 2  # HEALPix order of the viewing sphere on which coverage is counted: 15° apart
 NEGLIGIBLE = 1e-3  # share of a frame's weight that its least likely particles may carry and are left out for
 
@@ -119,7 +120,9 @@ def frame_weights(found, positions):
     return share @ tents.T
 
 
-def frame_evidence(particles, found, *, rng, positions=None, mask=None, enough=ENOUGH, workers=1, progress=False):
+def frame_evidence(
+    particles, found, *, rng, positions=None, mask=None, resolution=None, enough=ENOUGH, workers=1, progress=False
+):
     """Weighted half maps and what else stands behind each frame of a movie along the coordinate.
 
     Parameters
@@ -134,6 +137,9 @@ def frame_evidence(particles, found, *, rng, positions=None, mask=None, enough=E
         Of the frames, increasing; the nodes of ``found`` by default.
     mask : Volume, optional
         Within which half maps are compared; by default around the mean volume.
+    resolution : float, optional
+        Å, finest used; default a fortieth of the box, or just below Nyquist where that is coarser. Finer than what
+        `embed` used, since that is what the half maps are asked.
     enough : float
         Particles.
     workers
@@ -159,11 +165,14 @@ def frame_evidence(particles, found, *, rng, positions=None, mask=None, enough=E
         raise ValueError(f"found is of {len(found.coordinate)} particles, got {len(particles)}")
     positions = found.nodes if positions is None else np.asarray(positions, dtype=float)
     weights = frame_weights(found, positions)
-    observations = observe(particles, resolution=found.principal.resolution, workers=workers)
+    observations = _observed(particles, resolution, workers)
     shape = automatic_mask(found.principal.volumes) if mask is None else grid_mask(mask, observations)
-    halves = _halves(particles, rng)
+    size_px = grid_size(observations.radius)
+    shape = np.clip(crop_or_pad(shape, size_px) * (size_px / len(shape)) ** 3, 0, 1)  # values are kept, not their sum
+    known = found.principal.noise[: len(observations.noise)]
+    noise = np.concatenate([known, observations.noise[len(known) :]])
     return _evidence(
-        observations, weights, halves, shape, found.principal.noise, positions=positions,
+        observations, weights, _halves(particles, rng), shape, noise, positions=positions,
         gauge=found.landscape.gauge[0], enough=enough, workers=workers, progress=progress,
     )  # fmt: skip
 
@@ -187,7 +196,7 @@ def weighted_half_maps(
     gauge : str
         What the positions measure.
     resolution : float, optional
-        Å, finest used; default a twentieth of the box.
+        As in `frame_evidence`.
     noise : ndarray (shells,), optional
         Variance of a complex Fourier coefficient of the noise; by default the mean power of the images, which is right
         where noise is most of it.
@@ -219,8 +228,7 @@ def weighted_half_maps(
         raise ValueError(f"weights must have shape ({len(particles)}, frames), got {weights.shape}")
     if not (np.isfinite(weights).all() and (weights >= 0).all() and (weights <= 1 + 1e-9).all()):
         raise ValueError(f"weights must lie between 0 and 1, got {weights.min():g} to {weights.max():g}")
-    resolution = particles.box_size / 20 if resolution is None else resolution
-    observations = observe(particles, resolution=resolution, workers=workers)
+    observations = _observed(particles, resolution, workers)
     shape = grid_mask(mask, observations)
     positions = np.arange(weights.shape[1], dtype=float) if positions is None else np.asarray(positions, dtype=float)
     if positions.shape != (weights.shape[1],):
@@ -229,6 +237,11 @@ def weighted_half_maps(
         observations, weights, _halves(particles, rng), shape, noise, positions=positions, gauge=gauge, enough=enough,
         workers=workers, progress=progress,
     )  # fmt: skip
+
+
+def _observed(particles, resolution, workers):
+    resolution = particles.box_size / FINEST if resolution is None else resolution
+    return observe(particles, resolution=resolution, workers=workers)
 
 
 def _halves(particles, rng):
@@ -258,7 +271,7 @@ def _evidence(observations, weights, halves, mask, noise, *, positions, gauge, e
     whole, first, second = (
         VolumeSet(np.stack(stack), mask, observations.size_px, observations.pixel_size) for stack in zip(*maps)
     )
-    fsc = np.array([_correlation(a * mask, b * mask, observations.radius) for a, b in zip(first.data, second.data)])
+    fsc = np.array([_correlation(a, b, observations.radius) for a, b in zip(first.data, second.data)])
     box_size = observations.size_px * observations.pixel_size
     resolution = np.array([_crossing(curve, box_size) for curve in fsc])
     coverage = _coverage(observations.matrices[:, :, 2], weights)

@@ -31,6 +31,7 @@ from .manifold import (
     smoothness_evidence,
 )
 from .micrographs import drift, micrograph
+from .movies import write_gif, write_projection_movie, write_surface_movie
 from .picking import picks, precision_recall
 from .resolution import (
     corrected_fsc,
@@ -107,4 +108,7 @@ __all__ = [
     "suspicion_strip",
     "thon_rings",
     "view_coordinates",
+    "write_gif",
+    "write_projection_movie",
+    "write_surface_movie",
 ]
