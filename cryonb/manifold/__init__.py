@@ -5,11 +5,13 @@
 
 from . import classic
 from .checks import Answer, Checks, check, junk_probability
+from .clocks import CLOCKS, FrameSequence, brownian_walk, frame_sequence
 from .conditions import ConditionDifference, compare_conditions
 from .coordinates import local_linear_residuals, product_harmonics, select_coordinates
 from .dependence import score_test
 from .diffusion import DiffusionMap
 from .embedding import ConformationalLandscape, embed
+from .frames import FrameEvidence, frame_evidence, frame_weights, weighted_half_maps
 from .gauge import RigidBodyGauge, arclength, measure_volumes
 from .kinetics import PassageTimes, committor, passage_times, rate_matrix
 from .landscape import change_gauge, counting_landscape, deconvolve_landscape, landscape_rms
@@ -20,15 +22,18 @@ from .scores import Scores, band_coverage, score
 from .shapes import LatentShape, choose_shape, fit_shape, shape_landscape, unshrunk_latents
 from .smoothness import SmoothnessScan, scan_smoothness
 from .spectral import SpectralVolumes, volumes_along
-from .views import average_near_view, crowded_view, turned_to_view
+from .views import average_near_view, crowded_view, projections_and_averages, turned_to_view, volumes_at
 
 __all__ = [
+    "CLOCKS",
     "Answer",
     "Basin",
     "Checks",
     "ConditionDifference",
     "ConformationalLandscape",
     "DiffusionMap",
+    "FrameEvidence",
+    "FrameSequence",
     "LatentShape",
     "PassageTimes",
     "Path",
@@ -40,6 +45,7 @@ __all__ = [
     "arclength",
     "average_near_view",
     "band_coverage",
+    "brownian_walk",
     "change_gauge",
     "check",
     "choose_shape",
@@ -52,6 +58,9 @@ __all__ = [
     "embed",
     "find_basins",
     "fit_shape",
+    "frame_evidence",
+    "frame_sequence",
+    "frame_weights",
     "image_log_likelihood",
     "junk_probability",
     "landscape_rms",
@@ -61,6 +70,7 @@ __all__ = [
     "passage_times",
     "principal_volumes",
     "product_harmonics",
+    "projections_and_averages",
     "rate_matrix",
     "scan_smoothness",
     "score",
@@ -70,4 +80,6 @@ __all__ = [
     "turned_to_view",
     "unshrunk_latents",
     "volumes_along",
+    "volumes_at",
+    "weighted_half_maps",
 ]

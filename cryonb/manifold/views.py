@@ -3,9 +3,10 @@
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from cryonb import ctf, fourier, rotations
+from cryonb import ctf, fourier, projection, rotations
+from cryonb.types import Poses
 
-__all__ = ["average_near_view", "crowded_view", "turned_to_view"]
+__all__ = ["average_near_view", "crowded_view", "projections_and_averages", "turned_to_view", "volumes_at"]
 
 NEAR = 25.0  # degrees: particles within this of a view are averaged with it
 WIENER = 0.1  # added to the sum of squared CTFs, as a fraction of the number of particles
@@ -83,3 +84,57 @@ def average_near_view(transforms, squares, weights):
     top = np.tensordot(weights, transforms, axes=1)
     bottom = np.tensordot(weights, squares, axes=1) + WIENER * weights.sum()
     return fourier.inverse_transform(top / bottom).real
+
+
+def projections_and_averages(found, particles, positions, *, volumes=None):
+    """From the view that most particles share: projections of the volumes, and averages of the particles, per state.
+
+    Parameters
+    ----------
+    found : ConformationalLandscape
+    particles : Particles
+        With poses and CTF: those that were embedded.
+    positions : ndarray (f,)
+        Of the frames, in the coordinate's unit.
+    volumes : sequence of f Volume, optional
+        Those of ``found``, interpolated linearly to the positions, by default.
+
+    Returns
+    -------
+    predicted, averages : ndarray (f, d, d)
+        Particles count by a Gaussian about each position. An average lacks what the particles' CTFs let through little
+        of; so does what stands beside it.
+    """
+    view, index = crowded_view(particles)
+    aligned, squares = turned_to_view(particles[index], view)
+    volumes = volumes_at(found, positions) if volumes is None else volumes
+    width = np.median(np.diff(found.nodes)) * max(1.0, len(found.nodes) / 8)
+    predicted, averages = [], []
+    for position, volume in zip(positions, volumes):
+        weights = np.exp(-0.5 * ((found.coordinate[index] - position) / width) ** 2)
+        averages.append(average_near_view(aligned, squares, weights))
+        shadow = fourier.transform(projection.project(volume, Poses(view)))
+        predicted.append(average_near_view(shadow * squares, squares, weights))
+    return np.array(predicted), np.array(averages)
+
+
+def volumes_at(found, positions):
+    """Volumes of a landscape at any positions, interpolated linearly between its nodes.
+
+    Parameters
+    ----------
+    found : ConformationalLandscape
+    positions : ndarray (f,)
+        Clipped to the range of the nodes.
+
+    Returns
+    -------
+    list of Volume, f of them
+    """
+    nodes = found.nodes
+    place = np.interp(positions, nodes, np.arange(len(nodes)))
+    low = np.minimum(place.astype(int), len(nodes) - 2)
+    return [
+        found.volumes[i].with_data((1 - part) * found.volumes[i].data + part * found.volumes[i + 1].data)
+        for i, part in zip(low, place - low)
+    ]

@@ -20,8 +20,18 @@ from .classic import kernel_bandwidth, sense_graph, view_coordinates
 from .ctf import contrast_transfer, thon_rings
 from .defocus import ctf_fit, equiphase_average
 from .doubts import checks, condition_difference
-from .manifold import eigenvalues, embedding, evidence, landscape, path, recovered, smoothness_evidence
+from .manifold import (
+    eigenvalues,
+    embedding,
+    evidence,
+    frame_evidence,
+    landscape,
+    path,
+    recovered,
+    smoothness_evidence,
+)
 from .micrographs import drift, micrograph
+from .movies import write_gif, write_projection_movie, write_surface_movie
 from .picking import picks, precision_recall
 from .resolution import (
     corrected_fsc,
@@ -62,6 +72,7 @@ __all__ = [
     "equiphase_average",
     "evidence",
     "fourier_shell_correlation",
+    "frame_evidence",
     "guinier",
     "image",
     "images",
@@ -97,4 +108,7 @@ __all__ = [
     "suspicion_strip",
     "thon_rings",
     "view_coordinates",
+    "write_gif",
+    "write_projection_movie",
+    "write_surface_movie",
 ]

@@ -4,7 +4,16 @@ import numpy as np
 
 from .style import new_axes, styled
 
-__all__ = ["eigenvalues", "embedding", "evidence", "landscape", "path", "recovered", "smoothness_evidence"]
+__all__ = [
+    "eigenvalues",
+    "embedding",
+    "evidence",
+    "frame_evidence",
+    "landscape",
+    "path",
+    "recovered",
+    "smoothness_evidence",
+]
 
 ENERGY_MAP = "viridis_r"  # wells bright, so that dark contours and the path show on them
 TRUTH = "#222222"
@@ -242,6 +251,42 @@ def evidence(coordinate, effective_particles, *, ax=None, gauge="coordinate", en
     ax.axhline(enough, color="#999999", lw=0.8, ls="--")
     ax.set_yscale("log")
     ax.set(xlabel=gauge, ylabel="particles", ylim=(1, max(2 * count.max(), 2 * enough)))
+    return ax
+
+
+@styled
+def frame_evidence(result, *, frame=None, ax=None):
+    """The strip under a movie: particles behind each frame, how finely its half maps agree, what is interpolated.
+
+    Parameters
+    ----------
+    result : manifold.FrameEvidence
+    frame : int, optional
+        The frame that is shown: marked, and its evidence written below.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+        Bars: the smaller of expected and effective particles, pale where the frame is interpolated. Dots, on an axis at
+        the right: Å where the FSC of the half maps falls to 0.143.
+    """
+    ax = new_axes(ax, height=1.6)
+    x, count = result.positions, np.minimum(result.expected, result.effective)
+    width = np.diff(x).min() * 0.9 if len(x) > 1 else 1.0
+    ax.bar(x, np.maximum(count, 0.1), width=width, color=np.where(result.observed, "#0072B2", "#b8d4e6"))
+    ax.axhline(result.enough, color="#999999", lw=0.8, ls="--")
+    ax.set_yscale("log")
+    ax.set(ylabel="particles", ylim=(1, max(2 * count.max(), 2 * result.enough)), xlabel=result.gauge)
+    if np.isfinite(result.resolution).any():
+        fineness = ax.twinx()
+        fineness.plot(x, result.resolution, "o", ms=3.5, mfc="white", mec=TRUTH, mew=1.0)
+        reach = np.nanmin(result.resolution), np.nanmax(result.resolution)
+        fineness.set(ylabel="FSC (Å)", ylim=(1.1 * reach[1], 0.9 * reach[0]))  # finer is higher
+        fineness.grid(False)
+    if frame is not None:
+        ax.axvline(x[frame], color="#D55E00", lw=2)
+        ax.set_xlabel(f"{result.gauge} = {x[frame]:.3g}, {result.sentence(frame)}", fontsize=8)
     return ax
 
 

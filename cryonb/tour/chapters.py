@@ -8,7 +8,6 @@ from scipy.optimize import linear_sum_assignment
 
 from .. import __version__, manifold, plot, rotations
 from ..types import EnergyLandscape
-from . import movies
 from .report import Row, Section, embed_figure, embed_file, write_report
 
 __all__ = ["compare_classes", "summarise", "write"]
@@ -331,8 +330,15 @@ def _landscape(story, folder):
 
 def _movies(story, folder):
     found, particles = story.conformations, story.particles
-    turning = movies.write_surface_movie(found, folder / "movie_3d.gif")
-    flat = movies.write_projection_movie(found, particles, folder / "movie_2d.gif")
+    frames = manifold.frame_sequence(found.landscape, "closeness")
+    positions = np.unique(frames.positions[:, 0])
+    evidence, says = None, ""
+    if len(positions) > 1:  # a landscape may have a single observed bin
+        evidence = manifold.frame_evidence(particles, found, rng=0, positions=positions)
+        says = f" ({(~evidence.observed).sum()} of {len(evidence)})"
+    shown = {"sequence": frames, "evidence": evidence}
+    turning = plot.write_surface_movie(found, folder / "movie_3d.gif", **shown)
+    flat = plot.write_projection_movie(found, particles, folder / "movie_2d.gif", **shown)
     import matplotlib.pyplot as plt
 
     with plt.style.context(plot.STYLE):
@@ -342,8 +348,10 @@ def _movies(story, folder):
     unit = found.landscape.gauge[0]
     return Section(
         "The motion",
-        "Frames are spaced evenly along the coordinate: closeness, not time. The number under each frame says how many "
-        "particles stand behind it.",
+        "Frames are spaced evenly along the coordinate: closeness, not time. The strip under each says what stands "
+        "behind it: particles by their posterior of being there (bars, pale where they are too few and the frame is "
+        f"interpolated from its neighbours{says}), how finely half maps weighted likewise agree (dots), and how much of "
+        "the sphere they were seen from.",
         (
             embed_file(turning, f"The volume along {unit}."),
             embed_file(flat, "The commonest view: the volume's projection, and the average of the particles near it."),
