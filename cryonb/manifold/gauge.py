@@ -13,6 +13,7 @@ from cryonb.manifold.volume_sets import VolumeSet, crop_or_pad
 __all__ = ["RigidBodyGauge", "arclength", "measure_volumes"]
 
 _MOTION_DIRECTIONS = 5  # principal directions of the model's changes that a reading uses
+_TURNS = 1  # times the turning of the whole is estimated; twice costs as much again and gives the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ class PreparedGauge:
             models.append(crop_or_pad(volume.data, size_px))
         self.mask = reference.mask
         self.shell_weights = None
-        self.models = _match_shells(np.stack(models), reference.data[0]) * self.mask
+        self.plain = self.models = _match_shells(np.stack(models), reference.data[0]) * self.mask
         self.motions = self._rigid_derivatives(self.models[len(models) // 2])
         self.flat_models = self._weighted(self.models)
         self._bases = None
@@ -74,6 +75,17 @@ class PreparedGauge:
         other = copy.copy(self)
         other.shell_weights = shell_weights
         other.flat_models = other._weighted(other.models)
+        other._bases = None
+        return other
+
+    def _with_models(self, models):
+        """The same with the model's volumes moved."""
+        import copy
+
+        other = copy.copy(self)
+        other.models = models
+        other.motions = self._rigid_derivatives(models[len(models) // 2])
+        other.flat_models = other._weighted(models)
         other._bases = None
         return other
 
@@ -146,6 +158,14 @@ class PreparedGauge:
         -------
         ndarray (curves, a), NaN beyond a curve's ends
         """
+        placed, reading = self._place(curves, nodes, density, n_iterations)
+        for _ in range(_TURNS):
+            turned = self._turned_like(curves, reading, density)
+            placed, reading = turned._place(curves, nodes, density, n_iterations)
+        return placed
+
+    def _place(self, curves, nodes, density, n_iterations):
+        """`place` with the whole of the model as it stands; and the reading of the nodes."""
         basis = self.basis
 
         def free(rows):
@@ -169,7 +189,29 @@ class PreparedGauge:
             if known.sum() < 4:
                 break
             reading = _follow(nodes, centre[known], self.values[known])
-        return placed
+        return placed, reading
+
+    def _turned_like(self, curves, reading, density):
+        """The same model, whose whole turns and shifts with the coordinate as that of the recovered volumes does.
+
+        Poses refined against a consensus turn each particle back by a share of its motion: to first order the
+        change of the volumes along the coordinate is the model's and a rigid motion.
+        """
+        share = self._spread(reading, density)
+        zero = self.values @ share
+        lever = density * (reading - density @ reading)
+        volumes = np.mean([curve.data for curve in curves], axis=0, dtype=np.float64)
+        change = np.tensordot(lever / (lever @ reading), volumes, 1)
+        lever = share * (self.values - zero)
+        own = np.tensordot(lever / (lever @ self.values), self.plain, 1)
+        motions = self._rigid_derivatives(np.tensordot(share, self.plain, 1))
+        found = np.linalg.lstsq(
+            self._weighted(np.concatenate([own[None], motions])).T, self._weighted(change[None])[0]
+        )[0]
+        rate = found[1:7] / found[0]
+        return self._with_models(
+            np.stack([_moved(model, (value - zero) * rate) for model, value in zip(self.plain, self.values)])
+        )
 
     def read(self, curves, nodes, density):
         """Value of the coordinate at every node of every curve, (curves, m), by `place`."""
@@ -281,6 +323,16 @@ def arclength(volumes):
     if total[-1] == 0:
         raise ValueError("the volumes are all the same: there is no arclength along them")
     return total / total[-1]
+
+
+def _moved(volume, motion):
+    """A volume read at positions that are shifted by motion[:3] (x, y, z; voxels) and turned by motion[3:] (radians)."""
+    from scipy.ndimage import affine_transform
+    from scipy.spatial.transform import Rotation
+
+    turn = Rotation.from_rotvec(motion[3:]).as_matrix()[::-1, ::-1]
+    centre = np.array(volume.shape) // 2
+    return affine_transform(volume, turn, offset=centre - turn @ centre + motion[2::-1], order=3, mode="constant")
 
 
 def _match_shells(models, reference):
