@@ -6,9 +6,9 @@ Tiers: `latents`, one coordinate with a known Gaussian error of 0.06, 0.10 and 0
 3.4 kT; `ratchet`, simulated ribosomes over two wells 10° apart, with their true poses; `motions`, ratchet and swivel
 that go together; `circle`, a rotor that turns all the way round; `entangled`, a ratchet whose states are seen from
 different sides; `junk`, a ratchet with 20 % junk and poses that are 3° off; `null`, ribosomes that do not move, or
-noise alone. Per-particle figures stand beside an oracle that knows the volume of every state. With --rows each result
-is appended to a file of JSON lines, and what it holds is not computed again. --quick is one ratchet and one null.
-Prints one JSON object last.
+noise alone; `control`, as many that do. Per-particle figures stand beside an oracle that knows the volume of every
+state. With --rows each result is appended to a file of JSON lines, and what it holds is not computed again. --quick is
+one ratchet and one null. Prints one JSON object last.
 """
 
 import argparse
@@ -44,6 +44,7 @@ TIERS = {
     "entangled": (10_000, 2000, 0.1, 5),
     "junk": (10_000, 2000, 0.1, 5),
     "null": (1000, 1000, 0.1, 80),
+    "control": (1000, 1000, 0.1, 20),
 }
 
 
@@ -269,36 +270,47 @@ def junk(case):
 
 
 def null(case):
-    """Ribosomes that stand still (even seeds) or noise alone (odd seeds), embedded without a gauge, and what is said.
-
-    ``resolved``: the landscape's verdict. ``claimed``: besides, no warning is printed on the figure; this is what is
-    called a false positive.
-    """
+    """Ribosomes that stand still (even seeds) or noise alone (odd seeds), and what is said of them."""
     kind = ("homogeneous", "noise")[case.seed % 2]
     still = simulate.Species("still", state={"factor": False, "ratchet": 0.0})
-    ribosomes = Ribosomes(case, size_px=NULL_SIZE, pixel_size=NULL_PIXEL, species=still)
-    particles = ribosomes.particles
+    particles = Ribosomes(case, size_px=NULL_SIZE, pixel_size=NULL_PIXEL, species=still).particles
     if kind == "noise":
         rng = np.random.default_rng([case.seed, 3])
         noise = rng.standard_normal(particles.images.shape, dtype=np.float32) * np.std(np.asarray(particles.images))
         particles = replace(particles, images=noise)
-    row, began = {"kind": kind}, time.perf_counter()
+    return {"kind": kind} | said(case, particles)
+
+
+def control(case):
+    """As many ribosomes of the same size that do move: a program that never claims anything would pass the null."""
+    return said(case, Ribosomes(case, size_px=NULL_SIZE, pixel_size=NULL_PIXEL).particles)
+
+
+def said(case, particles):
+    """What the program says of particles, embedded without a gauge.
+
+    ``resolved``: the landscape's verdict. ``claimed``: besides, no warning is printed on the figure; where nothing
+    moves this is a false positive. ``light``: of the first check, whether the particles differ at all.
+    """
+    began = time.perf_counter()
     try:
         found = manifold.embed(particles, rng=case.seed, workers=case.workers, progress=False)
     except ValueError as error:
-        return row | {"said": str(error), "resolved": 0.0, "claimed": 0.0, "seconds": time.perf_counter() - began}
-    row["embed_seconds"] = time.perf_counter() - began
+        return {"said": str(error), "resolved": 0.0, "claimed": 0.0}
+    row = {"embed_seconds": time.perf_counter() - began}
     checks = manifold.check(particles, found, rng=case.seed, workers=case.workers, progress=False)
     first = checks["Do the particles differ at all?"]
     resolved = found.landscape.verdict == "resolved"
-    claimed = resolved and not found.warnings
     return row | {
         "said": found.landscape.verdict, "shape": found.shape, "gain_nats": first.value, "light": first.light,
-        "range_kt": float(np.nanmax(found.landscape.energy_kt)), "resolved": float(resolved), "claimed": float(claimed),
+        "range_kt": float(np.nanmax(found.landscape.energy_kt)), "resolved": float(resolved),
+        "claimed": float(resolved and not found.warnings), "green": float(first.light == "green"),
     }  # fmt: skip
 
 
-FUNCTIONS = {function.__name__: function for function in (latents, ratchet, motions, circle, entangled, junk, null)}
+FUNCTIONS = {
+    function.__name__: function for function in (latents, ratchet, motions, circle, entangled, junk, null, control)
+}
 
 
 def cases(options):
@@ -352,15 +364,14 @@ def summary(rows):
         values = {name: [row[name] for row in mine if name in row] for name in names}
         result[tier] = {"seeds": len(mine), "particles": mine[0]["particles"], "snr": mine[0]["snr"]}
         # a share of seeds is a mean, everything else a median beside the worst
-        shares = {"found", "fired", "resolved", "claimed"}
+        shares = {"found", "fired", "resolved", "claimed", "green"}
         result[tier] |= {
             name: round(float(np.mean(each) if name in shares else np.median(each)), 4) for name, each in values.items()
         }
         result[tier]["largest"] = {name: max(each) for name, each in values.items() if name not in shares}
         result[tier]["smallest"] = {name: min(each) for name, each in values.items() if name not in shares}
-        if tier == "null":
-            for name in ("resolved", "claimed"):
-                result[tier][f"{name}_interval"] = interval(sum(map(int, values[name])), len(mine))
+        for name in shares & set(values):
+            result[tier][f"{name}_interval"] = interval(sum(map(int, values[name])), len(values[name]))
     return result
 
 
