@@ -1,6 +1,7 @@
 """Rebuilding atomic models: ideal geometry, fragments, local minimiser, moves, annealing, selection."""
 
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -291,6 +292,20 @@ def test_annealing_keeps_a_right_model_and_mends_its_geometry(short, in_map):
     assert np.allclose(found[:2], shaken[:2], atol=1e-3, equal_nan=True)
     again, _ = annealer.run(shaken, in_map, 3.0, rng=0, picoseconds=0.2)
     assert np.array_equal(found, again, equal_nan=True)
+
+
+def test_annealing_leaves_a_residue_that_is_linked_to_none_where_it_is(short, in_map):
+    """ff14SB has no form for it; a chain that begins with one was refused."""
+    pytest.importorskip("openmm")
+    from cryonb.atomic.anneal import Annealer
+
+    broken = replace(short, segment=np.append(-1, short.segment[1:]))
+    annealer = Annealer(broken)
+    found, energy = annealer.run(short.xyz, in_map, 3.0, rng=0, picoseconds=0.05)
+    assert np.isfinite(energy) and np.array_equal(found[0], short.xyz[0], equal_nan=True)
+    assert not np.allclose(found[1:], short.xyz[1:], atol=1e-3, equal_nan=True)
+    with pytest.raises(ValueError, match="linked"):
+        Annealer(replace(short, segment=np.arange(len(short))))
 
 
 QUICK = Protocol(models=2, rounds=1, fragments=2, picoseconds=0.05)

@@ -31,6 +31,19 @@ def test_models(shared_data, tmp_path):
         io.read_model(tmp_path / "c.cif")
 
 
+def test_a_pdb_file_that_numbers_its_lines(tmp_path):
+    """Columns 73 to 80 of files from before 1996; 77 to 80 are read as element and charge now."""
+    lines = [
+        "ATOM   6585  N   LYS B   1      22.665  10.368  64.050  1.00 46.19      B   6932",
+        "ATOM   6586  CA  LYS B   1      21.471   9.727  64.662  1.00 46.87      B   6923",
+    ]
+    (tmp_path / "old.pdb").write_text("\n".join([*lines, "END", ""]))
+    with pytest.warns(UserWarning, match=r"old\.pdb: columns 73 to 80"):
+        model = io.read_model(tmp_path / "old.pdb")
+    assert [atom.element.name for atom in model.structure[0][0][0]] == ["N", "C"]
+    assert model.coordinates[1].tolist() == [21.471, 9.727, 64.662]
+
+
 def test_the_whole_ribosome(shared_data):
     model = io.read_model(shared_data / "ribosome" / "6zu5.cif.gz")
     # The README of the data: 165,175 atoms, 74 chains.

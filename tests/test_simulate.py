@@ -214,6 +214,20 @@ def test_the_ctf_is_applied():
     assert without.ctf is None and not np.allclose(without.images, with_ctf.images)
 
 
+def test_ctfs_are_drawn_from_a_table(blobs):
+    u, v, angle = np.array([[12_000.0, 18_000.0], [11_000.0, 17_500.0], [10.0, 80.0]])
+    table = CTF(u, v, angle, voltage_kv=200.0)
+    population = simulate.populate(blobs, None, 400, rng=1)
+    particles, truth = take(population, small_imaging(defocus=table, per_micrograph=10))
+    rows = {(u, v, a, kv) for u, v, a, kv in zip(
+        truth.ctf.defocus_u, truth.ctf.defocus_v, truth.ctf.defocus_angle, truth.ctf.voltage_kv
+    )}  # fmt: skip
+    assert rows == {(12_000.0, 11_000.0, 10.0, 200.0), (18_000.0, 17_500.0, 80.0, 200.0)}
+    name = particles.metadata["rlnMicrographName"].to_numpy()
+    for one in np.unique(name):
+        assert len(set(truth.ctf.defocus_u[name == one])) == 1
+
+
 def test_views_are_drawn_as_asked(blobs):
     population = simulate.populate(blobs, None, 6000, rng=1)
     rng = np.random.default_rng(8)

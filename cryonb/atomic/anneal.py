@@ -32,7 +32,8 @@ class Annealer:
     Parameters
     ----------
     chains : Chains
-        Complete; sulphurs nearer than 2.6 Å are bonded.
+        Complete; sulphurs nearer than 2.6 Å are bonded. A residue that is linked to no other, for which the force
+        field has no form, stays where it is as neighbours do.
     ramachandran : bool or FragmentLibrary
         Whether −ln P(φ, ψ) is added, as in `cryonb.atomic.Field`.
     fixed : sequence of int
@@ -55,6 +56,8 @@ class Annealer:
             raise ModuleNotFoundError("annealing needs OpenMM: pip install cryonb[atoms]") from error
         if (chains.expected & ~chains.present).any():
             raise ValueError("chains must be complete to be annealed; use Chains.completed")
+        if _alone(chains).all():
+            raise ValueError(f"annealing needs residues that are linked; none of these {len(chains)} is to another")
         self.chains, self._mm, self._unit = chains, openmm, unit
         topology, positions, self.slots = _topology(chains, app)
         modeller = app.Modeller(topology, positions * unit.angstrom)
@@ -122,12 +125,11 @@ class Annealer:
             first, second, _ = system.getConstraintParameters(index)
             if residue[first] in fixed:
                 system.removeConstraint(index)
-        near = np.zeros((0, 3))
-        if len(self.chains.others):
-            from scipy.spatial import cKDTree
+        from scipy.spatial import cKDTree
 
-            own = self.chains.xyz[self.chains.present]
-            near = self.chains.others[cKDTree(own).query(self.chains.others)[0] < REACH]
+        alone, present = _alone(self.chains)[:, None], self.chains.present
+        near = np.concatenate([self.chains.others, self.chains.xyz[present & alone]])
+        near = near[cKDTree(self.chains.xyz[present & ~alone]).query(near)[0] < REACH]
         self._neighbours = near
         for force in system.getForces():
             if isinstance(force, self._mm.NonbondedForce):
@@ -275,12 +277,19 @@ def _terminal_oxygen(blocks):
     return place_atom(n, ca, c, 1.25, 117.0, dihedral(n, ca, c, o) + 180.0)
 
 
+def _alone(chains):
+    """Residues that are a segment by themselves, (n,) bool."""
+    _, segment, count = np.unique(chains.segment, return_inverse=True, return_counts=True)
+    return count[segment] == 1
+
+
 def _topology(chains, app):
     """OpenMM's topology of heavy atoms, their positions, and each one's slot (−1 − residue for an added OXT)."""
     topology, slots, positions, sulphur = app.Topology(), [], [], {}
     last = np.append(chains.segment[1:] != chains.segment[:-1], True)
     current = None
-    for i, name in enumerate(chains.names):
+    for i in np.flatnonzero(~_alone(chains)):
+        name = chains.names[i]
         if i == 0 or chains.segment[i] != chains.segment[i - 1]:
             current = topology.addChain()
         residue = topology.addResidue(str(name), current)

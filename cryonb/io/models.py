@@ -1,5 +1,6 @@
 """Atomic models: PDB and mmCIF through gemmi."""
 
+import warnings
 from pathlib import Path
 
 from cryonb.io.formats import detect_format, existing_file, replacing
@@ -31,13 +32,27 @@ def read_model(path):
         raise ValueError(f"{path}: expected a PDB or mmCIF file, but the content looks like {kind!r}")
     layout = gemmi.CoorFormat.Pdb if kind == "pdb" else gemmi.CoorFormat.Mmcif
     try:
-        structure = gemmi.read_structure(str(path), format=layout)
+        structure = _read(path, layout)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: damaged {kind} file ({error})") from error
     if len(structure) == 0 or structure[0].count_atom_sites() == 0:
         raise ValueError(f"{path}: a {kind} file without atoms")
     structure.setup_entities()
     return AtomicModel(structure)
+
+
+def _read(path, layout):
+    import gemmi
+
+    try:
+        return gemmi.read_structure(str(path), format=layout)
+    except (RuntimeError, ValueError) as error:
+        if layout is not gemmi.CoorFormat.Pdb or "charge" not in str(error):
+            raise
+    # files from before 1996 number their lines in columns 73 to 80, where element and charge stand now
+    structure = gemmi.read_pdb(str(path), max_line_length=72)
+    warnings.warn(f"{path}: columns 73 to 80 hold no elements and charges (line numbers?); left out", stacklevel=4)
+    return structure
 
 
 def write_model(model, path):

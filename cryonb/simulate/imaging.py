@@ -109,8 +109,9 @@ class Imaging:
         None is uniform. From a table of directions or rotations particles draw theirs (directions get any in-plane
         angle, rotations are kept whole). A callable takes the states (n, k) and a Generator and returns directions
         (n, 3): views that depend on the conformation.
-    defocus : (float, float) or None
-        Å, range of the micrographs' mean defocus; None is no CTF at all.
+    defocus : (float, float), CTF, or None
+        Å, range of the micrographs' mean defocus. From a table of measured CTFs, (m,), each micrograph draws a row, and
+        ``astigmatism`` and ``optics`` are not read. None is no CTF at all.
     astigmatism : float
         Å, standard deviation of (U − V).
     optics : CTF, optional
@@ -130,7 +131,7 @@ class Imaging:
     diameter: float | None = None
     shift_sigma: float = 5.0
     views: Any = None
-    defocus: tuple | None = (10_000.0, 25_000.0)
+    defocus: Any = (10_000.0, 25_000.0)
     astigmatism: float = 200.0
     optics: CTF | None = None
     per_micrograph: int = 50
@@ -237,6 +238,8 @@ def draw_ctf(imaging, n, rng):
     micrograph = rng.permutation(micrograph)  # so that neighbours in a stack, or in time, do not share a defocus
     if imaging.defocus is None:
         return None, micrograph
+    if isinstance(imaging.defocus, CTF):
+        return imaging.defocus[rng.integers(0, len(imaging.defocus), count)[micrograph]], micrograph
     mean = rng.uniform(*imaging.defocus, count)
     difference = np.abs(imaging.astigmatism * rng.standard_normal(count))
     angle = rng.uniform(0, 180, count)
