@@ -76,24 +76,20 @@ def clean(n):
     imaging = simulate.Imaging(SIZE, PIXEL, snr=CLEAN)
     particles, truth = simulate.particles(population, imaging, rng=[1, 1], progress=False, workers=2)
     images = np.asarray(particles.images) * np.sqrt(SNR / CLEAN)
-    return sample, landscape, population.state[:, 0], truth.with_poses(particles), images
+    return sample, population.state[:, 0], truth.with_poses(particles), images
 
 
 def ribosomes(n):
-    """n particles, their angle, the gauge and the true energy."""
-    sample, landscape, angle, particles, images = clean(min(n, 2000))
+    """n particles, their angle, and the gauge."""
+    sample, angle, particles, images = clean(min(n, 2000))
     source = np.arange(n) % len(angle)
     repeated = Particles(_Repeated(images, n), PIXEL, ctf=particles.ctf[source], poses=particles.poses[source])
 
     def model(value):
         return sample.volume(SIZE, PIXEL, ratchet=value, factor=False)
 
-    def truth_at(value):
-        energy = np.interp(value, landscape.centers[0], landscape.energy_kt)
-        return np.where(np.abs(value) <= 10, energy, np.nan)
-
     gauge = manifold.RigidBodyGauge(model, np.linspace(-14.0, 14.0, 15), name=RATCHET)
-    return repeated, angle[source], gauge, truth_at
+    return repeated, angle[source], gauge
 
 
 def timed(function):
@@ -105,13 +101,11 @@ def timed(function):
 
 def cost_of(n):
     """`embed` of n particles."""
-    particles, angle, gauge, truth_at = ribosomes(n)
+    particles, angle, gauge = ribosomes(n)
     base = peak_gb()
     found, wall, cpu = timed(lambda: manifold.embed(particles, rng=0, gauge=gauge, workers=2, progress=False))
     return {
         "n": n, "wall_seconds": wall, "cpu_seconds": cpu, "peak_before_gb": base, "peak_memory_gb": peak_gb(),
-        "landscape_rms_kt": round(manifold.landscape_rms(found.landscape, truth_at), 3),
-        "histogram_rms_kt": round(manifold.landscape_rms(found.counting, truth_at), 3),
         "correlation": round(float(np.corrcoef(found.coordinate, angle)[0, 1]), 4),
     }  # fmt: skip
 
@@ -126,7 +120,7 @@ def cost(quick, python):
 
 def checks(quick, python):
     """What the checks and the scans add to `embed`."""
-    particles, _, gauge, _ = ribosomes(1000 if quick else 10_000)
+    particles, _, gauge = ribosomes(1000 if quick else 10_000)
     found, wall, cpu = timed(lambda: manifold.embed(particles, rng=0, gauge=gauge, workers=2, progress=False))
     answers, check_wall, check_cpu = timed(lambda: manifold.check(particles, found, rng=0, workers=2, progress=False))
     latents = found.principal.embedding
@@ -182,7 +176,7 @@ def dask(quick, python):
     """Two workers, one of them killed after a while, against this process."""
     from dask.distributed import Client, LocalCluster
 
-    particles, _, gauge, _ = ribosomes(1000 if quick else 50_000)
+    particles, _, gauge = ribosomes(1000 if quick else 50_000)
     options = {"rng": 0, "gauge": gauge, "progress": False}
     here, wall, _ = timed(lambda: manifold.embed(particles, workers=1, **options))
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0)
