@@ -35,7 +35,8 @@ RATCHET, SWIVEL = "ratchet (°)", "swivel (°)"
 JUNK_SHARE, POSE_ERROR = 0.2, 3.0
 NULL_SIZE, NULL_PIXEL = 32, 12.6
 # particles, particles with --quick, SNR, seeds: those of the design; the null's size is the smallest at which a
-# landscape may be called resolved at all, and its 80 seeds are 40 of each kind
+# landscape may be called resolved at all, its SNR the ratchet's at the same dose a pixel of 12.6 Å, and its 80 seeds
+# are 40 of each kind
 TIERS = {
     "latents": (50_000, 10_000, None, 5),
     "ratchet": (10_000, 2000, 0.1, 5),
@@ -43,8 +44,8 @@ TIERS = {
     "circle": (1500, 1500, 0.5, 10),
     "entangled": (10_000, 2000, 0.1, 5),
     "junk": (10_000, 2000, 0.1, 5),
-    "null": (1000, 1000, 0.1, 80),
-    "control": (1000, 1000, 0.1, 20),
+    "null": (1000, 1000, 0.4, 80),
+    "control": (1000, 1000, 0.4, 20),
 }
 
 
@@ -273,39 +274,44 @@ def null(case):
     """Ribosomes that stand still (even seeds) or noise alone (odd seeds), and what is said of them."""
     kind = ("homogeneous", "noise")[case.seed % 2]
     still = simulate.Species("still", state={"factor": False, "ratchet": 0.0})
-    particles = Ribosomes(case, size_px=NULL_SIZE, pixel_size=NULL_PIXEL, species=still).particles
+    ribosomes = Ribosomes(case, size_px=NULL_SIZE, pixel_size=NULL_PIXEL, species=still)
+    particles = ribosomes.particles
     if kind == "noise":
         rng = np.random.default_rng([case.seed, 3])
         noise = rng.standard_normal(particles.images.shape, dtype=np.float32) * np.std(np.asarray(particles.images))
         particles = replace(particles, images=noise)
-    return {"kind": kind} | said(case, particles)
+    return {"kind": kind} | said(case, ribosomes, particles)
 
 
 def control(case):
     """As many ribosomes of the same size that do move: a program that never claims anything would pass the null."""
-    return said(case, Ribosomes(case, size_px=NULL_SIZE, pixel_size=NULL_PIXEL).particles)
+    ribosomes = Ribosomes(case, size_px=NULL_SIZE, pixel_size=NULL_PIXEL)
+    return said(case, ribosomes, ribosomes.particles)
 
 
-def said(case, particles):
-    """What the program says of particles, embedded without a gauge.
+def said(case, ribosomes, particles):
+    """What the program says of particles.
 
-    ``resolved``: the landscape's verdict. ``claimed``: besides, no warning is printed on the figure; where nothing
-    moves this is a false positive. ``light``: of the first check, whether the particles differ at all.
+    ``resolved``: the landscape's verdict. ``moving``: the latents are not called a point. ``green``: the light of the
+    first check, whether the particles differ at all. ``claimed``: resolved, moving and no other warning on the figure;
+    where nothing moves this is a false positive. An embedding that is refused because nothing moves claims nothing.
     """
     began = time.perf_counter()
+    gauge = ribosomes.gauge if case.gauge else None
     try:
-        found = manifold.embed(particles, rng=case.seed, workers=case.workers, progress=False)
+        found = manifold.embed(particles, rng=case.seed, gauge=gauge, workers=case.workers, progress=False)
     except ValueError as error:
-        return {"said": str(error), "resolved": 0.0, "claimed": 0.0}
+        return {"said": str(error), "resolved": 0.0, "moving": 0.0, "green": 0.0, "claimed": 0.0}
     row = {"embed_seconds": time.perf_counter() - began}
     checks = manifold.check(particles, found, rng=case.seed, workers=case.workers, progress=False)
     first = checks["Do the particles differ at all?"]
     resolved = found.landscape.verdict == "resolved"
-    return row | {
-        "said": found.landscape.verdict, "shape": found.shape, "gain_nats": first.value, "light": first.light,
-        "range_kt": float(np.nanmax(found.landscape.energy_kt)), "resolved": float(resolved),
-        "claimed": float(resolved and not found.warnings), "green": float(first.light == "green"),
-    }  # fmt: skip
+    return {
+        "said": found.landscape.verdict, "shape": found.shape, "light": first.light, "resolved": float(resolved),
+        "moving": float(found.shape != "point"), "green": float(first.light == "green"),
+        "claimed": float(resolved and not found.warnings), "gain_nats": first.value,
+        "range_kt": float(np.nanmax(found.landscape.energy_kt)),
+    } | row  # fmt: skip
 
 
 FUNCTIONS = {
@@ -319,14 +325,15 @@ def cases(options):
         size = options.particles or (quick_size if options.quick else size)
         snr = snr if snr is None or options.snr is None else options.snr
         for seed in range(options.seeds or (1 if options.quick else seeds)):
-            key = {"tier": tier, "seed": seed, "particles": size, "snr": snr}
+            key = {"tier": tier, "seed": seed, "particles": size, "snr": snr, "gauge": not options.without_gauge}
             yield key, argparse.Namespace(**key, workers=options.workers, halves=options.halves)
 
 
 def computed(options):
     """Rows of all cases, read where the file has them."""
     rows = options.rows.read_text().splitlines() if options.rows and options.rows.exists() else []
-    known = {tuple(json.loads(row)[name] for name in ("tier", "seed", "particles", "snr")): row for row in rows}
+    names = ("tier", "seed", "particles", "snr", "gauge")
+    known = {tuple(json.loads(row).get(name) for name in names): row for row in rows}
     for key, case in cases(options):
         if tuple(key.values()) in known:
             yield json.loads(known[tuple(key.values())])
@@ -364,7 +371,7 @@ def summary(rows):
         values = {name: [row[name] for row in mine if name in row] for name in names}
         result[tier] = {"seeds": len(mine), "particles": mine[0]["particles"], "snr": mine[0]["snr"]}
         # a share of seeds is a mean, everything else a median beside the worst
-        shares = {"found", "fired", "resolved", "claimed", "green"}
+        shares = {"found", "fired", "resolved", "moving", "green", "claimed"}
         result[tier] |= {
             name: round(float(np.mean(each) if name in shares else np.median(each)), 4) for name, each in values.items()
         }
@@ -383,6 +390,7 @@ def main():
     parser.add_argument("--seeds", type=int, help="of each tier; those of the design, 1 with --quick")
     parser.add_argument("--particles", type=int, help="of each tier, instead of the design's")
     parser.add_argument("--snr", type=float, help="instead of the design's")
+    parser.add_argument("--without-gauge", action="store_true", help="null and control: embed by arclength")
     parser.add_argument("--halves", action="store_true", help="ratchet: embed each half by itself too")
     parser.add_argument("--rows", type=Path, help="JSON lines; cases that it holds are not computed again")
     options = parser.parse_args()
