@@ -385,7 +385,7 @@ def summary(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--tiers", nargs="+", choices=TIERS, help="latents and ratchet; ratchet and null with --quick")
+    parser.add_argument("--tiers", nargs="+", choices=TIERS, help="all; ratchet and null with --quick")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seeds", type=int, help="of each tier; those of the design, 1 with --quick")
     parser.add_argument("--particles", type=int, help="of each tier, instead of the design's")
@@ -394,7 +394,7 @@ def main():
     parser.add_argument("--halves", action="store_true", help="ratchet: embed each half by itself too")
     parser.add_argument("--rows", type=Path, help="JSON lines; cases that it holds are not computed again")
     options = parser.parse_args()
-    options.tiers = options.tiers or (["ratchet", "null"] if options.quick else ["latents", "ratchet"])
+    options.tiers = options.tiers or (["ratchet", "null"] if options.quick else list(TIERS))
     began = time.perf_counter()
     tiers = summary(list(computed(options)))
     main_tier = tiers.get("ratchet", {})
