@@ -1,32 +1,52 @@
-"""How well `cryonb.manifold` recovers a known landscape, and what it costs.
+"""How well `cryonb.manifold` recovers known landscapes, tier by tier, and what it costs.
 
-    python benchmarks/landscape.py [--quick] [--workers N] [--seeds N]
+    python benchmarks/landscape.py [--quick] [--tiers latents ratchet ...] [--seeds N] [--particles N] [--rows FILE]
 
-Part 1 deconvolves one coordinate with a known Gaussian error of 0.06, 0.10 and 0.15 of its range (50,000 values; 10,000
-with --quick), over a double well of 3.4 kT: rms error in kT over the whole range, that of the histogram of the same
-values, and how often the 90 % band holds the truth. Part 2 embeds simulated ribosomes (4,000 of 64 px at 6.3 Å, SNR
-0.2; 2,000 with --quick) that ratchet over two wells, with their true poses: rms error, that of counting, and the rank
-correlation with the true angle beside an oracle that knows the volume of every angle. Prints one JSON object last.
+Tiers: `latents`, one coordinate with a known Gaussian error of 0.06, 0.10 and 0.15 of its range, over a double well of
+3.4 kT; `ratchet`, simulated ribosomes over two wells 10° apart, with their true poses; `motions`, ratchet and swivel
+that go together; `circle`, a rotor that turns all the way round; `entangled`, a ratchet whose states are seen from
+different sides; `junk`, a ratchet with 20 % junk and poses that are 3° off; `null`, ribosomes that do not move, or
+noise alone; `control`, as many that do. Per-particle figures stand beside an oracle that knows the volume of every
+state. With --rows each result is appended to a file of JSON lines, and what it holds is not computed again. --quick is
+one ratchet and one null. Prints one JSON object last.
 """
 
 import argparse
 import json
 import os
+import platform
 import resource
+import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
-from scipy.stats import spearmanr  # noqa: E402
+from scipy.stats import beta, rankdata, spearmanr  # noqa: E402
 
 from cryonb import manifold, samples, simulate  # noqa: E402
 from cryonb.types import Volume  # noqa: E402
 
 SIZE, PIXEL = 64, 6.3
 BLURS = (0.06, 0.10, 0.15)
-RATCHET = "ratchet (°)"
+RATCHET, SWIVEL = "ratchet (°)", "swivel (°)"
+JUNK_SHARE, POSE_ERROR = 0.2, 3.0
+NULL_SIZE, NULL_PIXEL = 32, 12.6
+# particles, particles with --quick, SNR, seeds: those of the design; the null's size is the smallest at which a
+# landscape may be called resolved at all, its SNR the ratchet's at the same dose a pixel of 12.6 Å, and its 80 seeds
+# are 40 of each kind
+TIERS = {
+    "latents": (50_000, 10_000, None, 5),
+    "ratchet": (10_000, 2000, 0.1, 5),
+    "motions": (50_000, 4000, 0.2, 5),
+    "circle": (1500, 1500, 0.5, 10),
+    "entangled": (10_000, 2000, 0.1, 5),
+    "junk": (10_000, 2000, 0.1, 5),
+    "null": (1000, 1000, 0.4, 80),
+    "control": (1000, 1000, 0.4, 20),
+}
 
 
 def known_energy(x):
@@ -42,116 +62,351 @@ def draw(energy, n, rng):
     return np.interp(rng.random(n), cumulative / cumulative[-1], grid)
 
 
-def share_in_band(landscape, truth):
-    """Share of the bins where the band holds the truth, after the best additive constant."""
-    gap = landscape.energy_kt - truth
-    offset = np.nanmean(gap)
-    observed = np.isfinite(gap)
-    inside = (landscape.lower_kt - offset <= truth) & (truth <= landscape.upper_kt - offset)
-    return float(inside[observed].mean())
-
-
-def latents_tier(n, seeds):
-    """Medians over seeds of rms, histogram rms and coverage, for each blur."""
+def latents(case):
+    """One landscape from coordinates with known errors, for each blur."""
     edges = np.linspace(0, 1, 51)
     centres = (edges[1:] + edges[:-1]) / 2
-    truth = known_energy(centres) - known_energy(centres).min()
-    rows = {}
+    row = {}
     for blur in BLURS:
-        numbers = []
-        for seed in range(seeds):
-            rng = np.random.default_rng(seed)
-            seen = draw(known_energy, n, rng) + blur * rng.standard_normal(n)
-            found = manifold.deconvolve_landscape(-0.5 * ((seen[:, None] - centres) / blur) ** 2, edges, rng=seed)
-            counted = manifold.counting_landscape(seen, edges)
-            errors = [manifold.landscape_rms(each, known_energy, energy_limit=9) for each in (found, counted)]
-            numbers.append([*errors, share_in_band(found, truth)])
-        median, worst = np.median(numbers, axis=0), np.max(numbers, axis=0)
-        rows[f"{blur:.2f}"] = {
-            "rms_kt": round(float(median[0]), 3), "worst_rms_kt": round(float(worst[0]), 3),
-            "histogram_rms_kt": round(float(median[1]), 3),
-            "coverage": round(float(np.mean(numbers, axis=0)[2]), 3),
-        }  # fmt: skip
-        print(f"blur {blur:.2f} of the range, {n} values: {rows[f'{blur:.2f}']}")
-    return rows
+        rng = np.random.default_rng(case.seed)
+        seen = draw(known_energy, case.particles, rng) + blur * rng.standard_normal(case.particles)
+        found = manifold.deconvolve_landscape(-0.5 * ((seen[:, None] - centres) / blur) ** 2, edges, rng=case.seed)
+        rms, counted = (
+            manifold.landscape_rms(each, known_energy, energy_limit=9)
+            for each in (found, manifold.counting_landscape(seen, edges))
+        )
+        coverage = manifold.band_coverage(found, known_energy, energy_limit=9)
+        numbers = {"rms_kt": rms, "histogram_rms_kt": counted, "coverage": coverage}
+        row |= {f"{name}_{blur:.2f}": value for name, value in numbers.items()}
+    return row
 
 
-def ratchet_tier(n, seed, workers):
-    """One simulated ratchet, embedded with its true poses."""
-    sample = samples.ribosome()
-    landscape = simulate.double_well(RATCHET, span=(-10.0, 10.0), wells=(-5.0, 5.0), barrier_kt=2.0, tilt_kt=0.4)
-    species = simulate.bind(landscape, lambda ratchet: 0.05 + 0.9 / (1 + np.exp(-ratchet)))
-    population = simulate.populate(sample, species, n, rng=[seed, 0])
-    imaging = simulate.Imaging(SIZE, PIXEL, snr=0.2)
-    particles, truth = simulate.particles(population, imaging, rng=[seed, 1], progress=False, workers=workers)
-    particles = replace(particles, poses=truth.poses)
-    angle = population.state[:, 0]
+class Ribosomes:
+    """Simulated ribosomes over two wells of the ratchet, 10° apart: 20° from end to end, with the truth."""
 
-    def model(value):
-        return sample.volume(SIZE, PIXEL, ratchet=value, factor=False)
+    def __init__(self, case, *, size_px=SIZE, pixel_size=PIXEL, species=None, landscape=None, views=None):
+        self.sample, self.grid = samples.ribosome(), (size_px, pixel_size)
+        self.landscape = landscape or simulate.double_well(
+            RATCHET, span=(-10.0, 10.0), wells=(-5.0, 5.0), barrier_kt=2.0, tilt_kt=0.4
+        )
+        if species is None:
+            species = simulate.bind(self.landscape, lambda ratchet, *_: 0.05 + 0.9 / (1 + np.exp(-ratchet)))
+        population = simulate.populate(self.sample, species, case.particles, rng=[case.seed, 0])
+        imaging = simulate.Imaging(size_px, pixel_size, snr=case.snr, views=views)
+        particles, self.truth = simulate.particles(
+            population, imaging, rng=[case.seed, 1], progress=False, workers=case.workers
+        )
+        self.particles, self.state, self.label = self.truth.with_poses(particles), population.state, population.label
 
-    gauge = manifold.RigidBodyGauge(model, np.linspace(-14.0, 14.0, 15), name=RATCHET)
+    def model(self, **state):
+        return self.sample.volume(*self.grid, factor=False, **state)
+
+    @property
+    def gauge(self):
+        return manifold.RigidBodyGauge(lambda angle: self.model(ratchet=angle), np.linspace(-14, 14, 15), name=RATCHET)
+
+    def energy(self, value):
+        known = np.interp(value, self.landscape.centers[0], self.landscape.energy_kt)
+        return np.where(np.abs(value) <= 10, known, np.nan)
+
+    def oracle(self, case, particles=None):
+        """Posterior mean of the ratchet of every particle, from the true volumes, poses and landscape."""
+        values = np.arange(-10.5, 10.6, 0.5)
+        known = [Volume(self.model(ratchet=value).data * self.truth.scale, self.grid[1]) for value in values]
+        particles = self.particles if particles is None else particles
+        likelihood = manifold.image_log_likelihood(particles, known, resolution=20.0, workers=case.workers)
+        prior = np.exp(-np.nan_to_num(self.energy(values), nan=np.inf))
+        return posterior_mean(likelihood, prior, values)
+
+
+def posterior_mean(log_likelihood, prior, values):
+    weights = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True)) * prior
+    return weights @ values / weights.sum(axis=1).reshape((-1,) + (1,) * (np.ndim(values) - 1))
+
+
+def embedded(case, ribosomes, particles):
+    """What `embed` finds, its scores, and what it cost."""
     wall, cpu = time.perf_counter(), time.process_time()
-    found = manifold.embed(particles, rng=seed, gauge=gauge, workers=workers, progress=False)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    found = manifold.embed(particles, rng=case.seed, gauge=ribosomes.gauge, workers=case.workers, progress=False)
+    cost = {"embed_seconds": time.perf_counter() - wall, "embed_cpu_seconds": time.process_time() - cpu}
+    return found, cost | {"verdict": found.landscape.verdict, "shape": found.shape}
 
-    def truth_at(value):
-        energy = np.interp(value, landscape.centers[0], landscape.energy_kt)
-        return np.where(np.abs(value) <= 10, energy, np.nan)
 
-    values = np.arange(-10.5, 10.6, 0.5)
-    known = [Volume(model(value).data * truth.scale, PIXEL) for value in values]
-    oracle = manifold.image_log_likelihood(particles, known, resolution=20.0, workers=workers)
-    weights = np.exp(oracle - oracle.max(axis=1, keepdims=True)) * truth_weights(values, truth_at)
-    best = weights @ values / weights.sum(axis=1)
-    on_bins = truth_at(found.nodes)
+def ratchet(case):
+    """One motion, everything else as it should be; with --halves each half by itself too."""
+    ribosomes = Ribosomes(case)
+    found, row = embedded(case, ribosomes, ribosomes.particles)
+    angle = ribosomes.state[:, 0]
+    scores = manifold.score(found, angle, ribosomes.energy, oracle=ribosomes.oracle(case))
+    row |= as_row(scores)
+    if case.halves:
+        pair = [
+            manifold.embed(
+                ribosomes.particles[side::2], rng=case.seed, gauge=ribosomes.gauge, workers=case.workers, progress=False
+            ).landscape
+            for side in (0, 1)
+        ]
+
+        def other(x):
+            return np.interp(x, pair[1].centers[0], pair[1].energy_kt, left=np.nan, right=np.nan)
+
+        row["half_set_rms_kt"] = manifold.landscape_rms(pair[0], other, energy_limit=3.0)
+    return row
+
+
+def as_row(scores):
     return {
-        "landscape_rms_kt": round(manifold.landscape_rms(found.landscape, truth_at), 3),
-        "histogram_rms_kt": round(manifold.landscape_rms(found.counting, truth_at), 3),
-        "coverage": round(share_in_band(found.landscape, on_bins), 3),
-        "spearman": round(float(spearmanr(found.coordinate, angle)[0]), 4),
-        "spearman_of_oracle": round(float(spearmanr(best, angle)[0]), 4),
-        "range": [round(float(edge), 2) for edge in found.landscape.edges[0][[0, -1]]],
-        "verdict": found.landscape.verdict,
-        "seconds": round(wall, 1), "cpu_seconds": round(cpu, 1),
+        "spearman": scores.spearman, "spearman_fraction_of_oracle": scores.spearman_fraction_of_oracle,
+        "landscape_rms_kt": scores.landscape_rms_kt, "histogram_rms_kt": scores.counting_rms_kt,
+        "coverage": scores.coverage, "barrier_error_kt": abs(scores.barrier_error_kt),
+        "population_error": scores.population_error, "amplitude_ratio": scores.amplitude_ratio,
     }  # fmt: skip
 
 
-def truth_weights(values, truth_at):
-    """The true density on the oracle's values, zero outside its range."""
-    energy = truth_at(values)
-    return np.where(np.isfinite(energy), np.exp(-np.nan_to_num(energy)), 0.0)
+def motions(case):
+    """Two motions that go together, from the shape of the latents; rms needs a gauge for two, which there is not."""
+    ribosomes = Ribosomes(case, landscape=simulate.coupled_wells(slope=0.5, spread=4.0))
+    values = [np.linspace(-10, 10, 7), np.linspace(-15, 15, 7)]
+    pairs = np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, 2)
+    known = [
+        Volume(ribosomes.model(ratchet=x, swivel=y).data * ribosomes.truth.scale, PIXEL) for x, y in pairs.tolist()
+    ]
+    likelihood = manifold.image_log_likelihood(ribosomes.particles, known, resolution=20.0, workers=case.workers)
+    best = posterior_mean(likelihood, np.ones(len(pairs)), pairs)
+    began = time.perf_counter()
+    principal = manifold.principal_volumes(
+        ribosomes.particles, rng=case.seed, n_components=4, workers=case.workers, progress=False
+    )
+    chosen = manifold.choose_shape(principal.embedding, rng=case.seed).name
+    surface = manifold.fit_shape(principal.embedding, "surface")
+    row = {"shape": chosen, "embed_seconds": time.perf_counter() - began}
+    state = ribosomes.state
+    # the sides of a surface have no names: both coordinates together, by the direction that goes with each motion
+    design = np.column_stack([np.ones(len(state)), surface.coordinate, surface.coordinate**2])
+    design = np.column_stack([design, surface.coordinate.prod(axis=1)])
+    fitted = design @ np.linalg.lstsq(design, state, rcond=None)[0]
+    ranks, true_ranks, best_ranks = (np.apply_along_axis(rankdata, 0, part) for part in (fitted, state, best))
+    fractions, crossing = [], []
+    for k in range(2):
+        oracle = np.corrcoef(best_ranks[:, k], true_ranks[:, k])[0, 1]
+        fractions.append(float(np.corrcoef(ranks[:, k], true_ranks[:, k])[0, 1] / oracle))
+        left = [
+            part - np.polyval(np.polyfit(true_ranks[:, k], part, 1), true_ranks[:, k])
+            for part in (ranks[:, k], true_ranks[:, 1 - k])
+        ]
+        crossing.append(float(abs(np.corrcoef(*left)[0, 1])))
+    return row | {
+        "ratchet_fraction_of_oracle": fractions[0], "swivel_fraction_of_oracle": fractions[1],
+        "cross_talk": max(crossing), "found": float(chosen == "surface"),
+    }  # fmt: skip
+
+
+def circle(case):
+    """A rotor that turns all the way round: is it called a circle, and how well is its angle found?"""
+    population = simulate.populate(
+        samples.rotor(), simulate.circular("angle (°)", wells=2, barrier_kt=1.0), case.particles, rng=[case.seed, 0]
+    )
+    imaging = simulate.Imaging(24, 10.0, snr=case.snr)
+    particles, truth = simulate.particles(population, imaging, rng=[case.seed, 1], progress=False, workers=case.workers)
+    began = time.perf_counter()
+    principal = manifold.principal_volumes(
+        truth.with_poses(particles), rng=case.seed, n_components=8, workers=case.workers, progress=False
+    )
+    shape = manifold.choose_shape(principal.embedding, rng=case.seed)
+    row = {"shape": shape.name, "found": float(shape.name == "circle"), "embed_seconds": time.perf_counter() - began}
+    if shape.name == "circle":
+        angle, true = np.radians(shape.coordinate[:, 0]), np.radians(truth.state[:, 0])
+        row["circular_correlation"] = float(max(abs(np.mean(np.exp(1j * (true - s * angle)))) for s in (1, -1)))
+    return row
+
+
+def entangled(case):
+    """States of negative ratchet are seen more from one side, those of positive ratchet from another."""
+
+    def views(state, rng):
+        several = simulate.VonMisesFisher([[1, 0, 0]], 3.0, 0.3), simulate.VonMisesFisher([[0, 1, 0]], 3.0, 0.3)
+        both = [each.draw(len(state), rng) for each in several]
+        return np.where(state[:, :1] < 0, *both)
+
+    ribosomes = Ribosomes(case, views=views)
+    found, row = embedded(case, ribosomes, ribosomes.particles)
+    row |= as_row(manifold.score(found, ribosomes.state[:, 0], ribosomes.energy, oracle=ribosomes.oracle(case)))
+    checks = manifold.check(ribosomes.particles, found, rng=case.seed, workers=case.workers, progress=False)
+    p_value = checks["Does the state depend on the view?"].value
+    return row | {"p_view": p_value, "fired": float(p_value < 0.01)}
+
+
+def junk(case):
+    """A fifth of the images is junk, and poses are off; the landscape is made of what is not called junk."""
+    wells = simulate.double_well(RATCHET, span=(-10.0, 10.0), wells=(-5.0, 5.0), barrier_kt=2.0, tilt_kt=0.4)
+    species = (
+        simulate.Species("ribosome", 1 - JUNK_SHARE, landscape=wells, state={"factor": False}),
+        simulate.Species("junk", JUNK_SHARE, junk=True),
+    )
+    probe = Ribosomes(case, species=species)
+    is_junk = probe.label == 1
+    off = simulate.disturb_poses(probe.particles.poses, angle=POSE_ERROR, rng=[case.seed, 2])
+    particles = replace(probe.particles, poses=off)
+    consensus = manifold.principal_volumes(
+        particles, rng=case.seed, n_components=1, workers=case.workers, progress=False
+    ).mean
+    chance = manifold.junk_probability(particles, consensus, workers=case.workers)
+    kept = np.flatnonzero(chance < 0.5)
+    found, row = embedded(case, probe, particles[kept])
+    true = kept[~is_junk[kept]]
+    inside = ~is_junk[kept]
+    rank = rankdata(chance)
+    n_junk, n_good = is_junk.sum(), (~is_junk).sum()
+    auc = (rank[is_junk].sum() - n_junk * (n_junk + 1) / 2) / (n_junk * n_good)
+    oracle = probe.oracle(case, particles[true])
+    angle = probe.state[true, 0]
+    ranks = abs(spearmanr(found.coordinate[inside], angle).statistic)
+    return row | {
+        "auc": float(auc), "junk_kept": float(is_junk[kept].mean()),
+        "landscape_rms_kt": manifold.landscape_rms(found.landscape, probe.energy),
+        "histogram_rms_kt": manifold.landscape_rms(found.counting, probe.energy),
+        "coverage": manifold.band_coverage(found.landscape, probe.energy),
+        "spearman_fraction_of_oracle": float(ranks / abs(spearmanr(oracle, angle).statistic)),
+    }  # fmt: skip
+
+
+def null(case):
+    """Ribosomes that stand still (even seeds) or noise alone (odd seeds), and what is said of them."""
+    kind = ("homogeneous", "noise")[case.seed % 2]
+    still = simulate.Species("still", state={"factor": False, "ratchet": 0.0})
+    ribosomes = Ribosomes(case, size_px=NULL_SIZE, pixel_size=NULL_PIXEL, species=still)
+    particles = ribosomes.particles
+    if kind == "noise":
+        rng = np.random.default_rng([case.seed, 3])
+        noise = rng.standard_normal(particles.images.shape, dtype=np.float32) * np.std(np.asarray(particles.images))
+        particles = replace(particles, images=noise)
+    return {"kind": kind} | said(case, ribosomes, particles)
+
+
+def control(case):
+    """As many ribosomes of the same size that do move: a program that never claims anything would pass the null."""
+    ribosomes = Ribosomes(case, size_px=NULL_SIZE, pixel_size=NULL_PIXEL)
+    return said(case, ribosomes, ribosomes.particles)
+
+
+def said(case, ribosomes, particles):
+    """What the program says of particles.
+
+    ``resolved``: the landscape's verdict. ``moving``: the latents are not called a point. ``green``: the light of the
+    first check, whether the particles differ at all. ``claimed``: resolved, moving and no other warning on the figure;
+    where nothing moves this is a false positive. An embedding that is refused because nothing moves claims nothing.
+    """
+    began = time.perf_counter()
+    gauge = ribosomes.gauge if case.gauge else None
+    try:
+        found = manifold.embed(particles, rng=case.seed, gauge=gauge, workers=case.workers, progress=False)
+    except ValueError as error:
+        return {"said": str(error), "resolved": 0.0, "moving": 0.0, "green": 0.0, "claimed": 0.0}
+    row = {"embed_seconds": time.perf_counter() - began}
+    checks = manifold.check(particles, found, rng=case.seed, workers=case.workers, progress=False)
+    first = checks["Do the particles differ at all?"]
+    resolved = found.landscape.verdict == "resolved"
+    return {
+        "said": found.landscape.verdict, "shape": found.shape, "light": first.light, "resolved": float(resolved),
+        "moving": float(found.shape != "point"), "green": float(first.light == "green"),
+        "claimed": float(resolved and not found.warnings), "gain_nats": first.value,
+        "range_kt": float(np.nanmax(found.landscape.energy_kt)),
+    } | row  # fmt: skip
+
+
+FUNCTIONS = {
+    function.__name__: function for function in (latents, ratchet, motions, circle, entangled, junk, null, control)
+}
+
+
+def cases(options):
+    for tier in options.tiers:
+        size, quick_size, snr, seeds = TIERS[tier]
+        size = options.particles or (quick_size if options.quick else size)
+        snr = snr if snr is None or options.snr is None else options.snr
+        for seed in range(options.seeds or (1 if options.quick else seeds)):
+            key = {"tier": tier, "seed": seed, "particles": size, "snr": snr, "gauge": not options.without_gauge}
+            yield key, argparse.Namespace(**key, workers=options.workers, halves=options.halves)
+
+
+def computed(options):
+    """Rows of all cases, read where the file has them."""
+    rows = options.rows.read_text().splitlines() if options.rows and options.rows.exists() else []
+    names = ("tier", "seed", "particles", "snr", "gauge")
+    known = {tuple(json.loads(row).get(name) for name in names): row for row in rows}
+    for key, case in cases(options):
+        if tuple(key.values()) in known:
+            yield json.loads(known[tuple(key.values())])
+            continue
+        began = time.perf_counter()
+        result = FUNCTIONS[key["tier"]](case)
+        result = {name: round(value, 4) if isinstance(value, float) else value for name, value in result.items()}
+        row = key | result | {"seconds": round(time.perf_counter() - began, 1), "commit": commit()}
+        if options.rows:
+            with open(options.rows, "a") as file:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        print(row, flush=True)
+        yield row
+
+
+def commit():
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    return found.stdout.strip() or None
+
+
+def interval(count, n):
+    """Clopper–Pearson 95 % interval of a share."""
+    low = beta.ppf(0.025, count, n - count + 1) if count else 0.0
+    high = beta.ppf(0.975, count + 1, n - count) if count < n else 1.0
+    return [round(float(low), 3), round(float(high), 3)]
+
+
+def summary(rows):
+    """Medians over seeds of what every tier measured; the shares and intervals of the null."""
+    result = {}
+    for tier in dict.fromkeys(row["tier"] for row in rows):
+        mine = [row for row in rows if row["tier"] == tier]
+        names = [name for name, value in mine[0].items() if isinstance(value, float) and name != "snr"]
+        values = {name: [row[name] for row in mine if name in row] for name in names}
+        result[tier] = {"seeds": len(mine), "particles": mine[0]["particles"], "snr": mine[0]["snr"]}
+        # a share of seeds is a mean, everything else a median beside the worst
+        shares = {"found", "fired", "resolved", "moving", "green", "claimed"}
+        result[tier] |= {
+            name: round(float(np.mean(each) if name in shares else np.median(each)), 4) for name, each in values.items()
+        }
+        result[tier]["largest"] = {name: max(each) for name, each in values.items() if name not in shares}
+        result[tier]["smallest"] = {name: min(each) for name, each in values.items() if name not in shares}
+        for name in shares & set(values):
+            result[tier][f"{name}_interval"] = interval(sum(map(int, values[name])), len(values[name]))
+    return result
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--tiers", nargs="+", choices=TIERS, help="all; ratchet and null with --quick")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seeds", type=int, help="of each tier; 5, or 1 with --quick")
+    parser.add_argument("--seeds", type=int, help="of each tier; those of the design, 1 with --quick")
+    parser.add_argument("--particles", type=int, help="of each tier, instead of the design's")
+    parser.add_argument("--snr", type=float, help="instead of the design's")
+    parser.add_argument("--without-gauge", action="store_true", help="null and control: embed by arclength")
+    parser.add_argument("--halves", action="store_true", help="ratchet: embed each half by itself too")
+    parser.add_argument("--rows", type=Path, help="JSON lines; cases that it holds are not computed again")
     options = parser.parse_args()
-    seeds = options.seeds or (1 if options.quick else 5)
+    options.tiers = options.tiers or (["ratchet", "null"] if options.quick else list(TIERS))
     began = time.perf_counter()
-    latents = latents_tier(10_000 if options.quick else 50_000, seeds)
-    ratchets = []
-    for seed in range(seeds):
-        ratchets.append(ratchet_tier(2000 if options.quick else 4000, seed, options.workers))
-        print(f"ratchet, seed {seed}: {ratchets[-1]}")
-
-    def median(name):
-        return round(float(np.median([row[name] for row in ratchets])), 4)
-
-    fractions = [row["spearman"] / row["spearman_of_oracle"] for row in ratchets]
+    tiers = summary(list(computed(options)))
+    main_tier = tiers.get("ratchet", {})
+    names = ("spearman_fraction_of_oracle", "landscape_rms_kt", "histogram_rms_kt", "coverage")
     print(json.dumps({
-        "latents": latents,
-        "ratchet": ratchets,
-        "spearman_fraction_of_oracle": round(float(np.median(fractions)), 4),
-        "landscape_rms_kt": median("landscape_rms_kt"),
-        "histogram_rms_kt": median("histogram_rms_kt"),
-        "coverage": median("coverage"),
-        "embed_seconds": median("seconds"),
+        "tiers": tiers,
+        "machine": platform.machine(), "cores": os.cpu_count(), "commit": commit(),
+        **{name: main_tier.get(name) for name in names},
+        "false_positive_rate": tiers.get("null", {}).get("claimed"),
         "seconds": round(time.perf_counter() - began, 1),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-    }))  # fmt: skip
+    }, ensure_ascii=False))  # fmt: skip
 
 
 if __name__ == "__main__":

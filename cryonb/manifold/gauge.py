@@ -362,10 +362,12 @@ def _rising(positions):
     """
     steps = np.diff(positions)
     middle = len(positions) // 2
-    usual = np.nanmedian(steps[max(middle - 3, 0) : middle + 3])
+    known = steps[max(middle - 3, 0) : middle + 3]
+    known = known[np.isfinite(known)]
     kept = np.zeros(len(positions), dtype=bool)
-    if not np.isfinite(positions[middle]) or not usual > 0:
+    if not np.isfinite(positions[middle]) or not len(known) or not np.median(known) > 0:
         return kept
+    usual = np.median(known)
     kept[middle] = True
     for side in (1, -1):
         k = middle

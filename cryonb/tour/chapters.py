@@ -350,8 +350,8 @@ def _movies(story, folder):
         "The motion",
         "Frames are spaced evenly along the coordinate: closeness, not time. The strip under each says what stands "
         "behind it: particles by their posterior of being there (bars, pale where they are too few and the frame is "
-        f"interpolated from its neighbours{says}), how finely half maps weighted likewise agree (dots), and how much of "
-        "the sphere they were seen from.",
+        f"interpolated from its neighbours{says}), how finely half maps weighted likewise agree (dots), and how much "
+        "of the sphere they were seen from.",
         (
             embed_file(turning, f"The volume along {unit}."),
             embed_file(flat, "The commonest view: the volume's projection, and the average of the particles near it."),
