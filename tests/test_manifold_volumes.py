@@ -334,6 +334,24 @@ def test_gauge_reads_a_known_angle(small_ribosome, turned_back, angles):
     np.testing.assert_allclose(measure_volumes(scaled, gauge), angles, atol=0.3)
 
 
+@pytest.mark.parametrize("turned_back", [0.0, 0.25])
+def test_the_curve_is_read_right_though_poses_turned_the_whole_back(small_ribosome, turned_back):
+    """With the whole of the model at rest a turn by a quarter made the scale 7 % wrong."""
+    from cryonb.manifold.gauge import PreparedGauge
+    from cryonb.manifold.likelihood import crop_or_pad
+    from cryonb.manifold.volume_sets import VolumeSet
+
+    nodes = np.linspace(-8.0, 8.0, 17)
+    density = np.exp(-0.5 * (nodes / 4.0) ** 2)
+    density /= density.sum()
+    data = np.stack([crop_or_pad(ribosome_at(angle, turned_back=turned_back).data, 28) for angle in nodes])
+    curve = VolumeSet(data.astype(np.float32), np.ones((28,) * 3, np.float32), 32, 12.6)
+    gauge = PreparedGauge(small_ribosome[2], curve.combine(density[None]))
+    read = gauge.read([curve], nodes, density)[0]
+    centre, slope = np.average(read - nodes, weights=density), np.polyfit(nodes, read, 1, w=np.sqrt(density))[0]
+    assert abs(centre) < 0.15 and abs(slope - 1) < 0.04
+
+
 def test_gauge_refuses_uneven_values_and_other_grids():
     with pytest.raises(ValueError, match="equally spaced"):
         RigidBodyGauge(rotor_at, np.array([0.0, 1, 2, 3, 5]))

@@ -23,7 +23,8 @@ SIGNIFICANT, DOUBTFUL = 0.01, 0.05  # p values below which a light is red, amber
 AGREE, DIFFER = 0.35, 0.7  # kT rms up to which two landscapes agree, beyond which they do not
 POPULATED = 3.0  # kT up to which they are compared
 EXPLAINED = 2.0  # % of the coordinate's variance that a view or a defocus may explain
-JUNK_SPREAD = 0.5  # of the contrast of junk about 0
+JUNK_SPREAD = 0.5  # of the contrast of junk about its centre, at most
+JUNK_CONTRAST = 0.6  # centre of junk's contrast, at most, as a fraction of the particles'
 CONTRAST_SPREAD = 0.25  # of the contrast of particles about 1, at most
 DOUBTED = 0.7  # of the likelihoods, in the check of settings
 N_PREDICTIVE = 99
@@ -179,9 +180,10 @@ def junk_probability(particles, volume, *, resolution=None, workers=1):
     Notes
     -----
     Each image says how strongly the volume's projection shows in it, â = b / G ± 1/√G (overlap and power, whitened):
-    near 1 where the particle is there, near 0 where something else is, or the pose is wrong. A mixture of the two,
-    N(1, s² + 1/G) and N(0, 0.25 + 1/G), with the share of junk and s ≤ 0.25 fitted by EM. It cannot see junk that looks
-    like the particle, and takes particles with wrong poses for junk; a landscape wants neither.
+    near one value where the particle is there, lower where something else is, or the pose is wrong. A mixture of the
+    two, N(m, s² + 1/G) and N(c, t² + 1/G), with the share of junk, m, c ≤ 0.6 m, s ≤ 0.25 m and t ≤ 0.5 fitted by
+    EM; what is stronger than m is no junk. It cannot see junk that looks like the particle, and takes particles with
+    wrong poses for junk; a landscape wants neither.
     """
     resolution = particles.box_size / 20 if resolution is None else resolution
     observations = observe(particles, resolution=resolution, workers=workers)
@@ -191,19 +193,32 @@ def junk_probability(particles, volume, *, resolution=None, workers=1):
     return _junk_mixture(overlap[:, 0] / gram[:, 0, 0], 1 / gram[:, 0, 0])
 
 
-def _junk_mixture(contrast, variance, *, n_iterations=200):
-    """Posterior of junk (n,) from contrasts and the variances of their noise."""
-    share, spread = 0.1, 0.1
+def _junk_mixture(contrast, variance, *, n_iterations=300):
+    """Posterior of junk (n,) from contrasts and the variances of their noise.
+
+    Both centres are free: junk in the reference raises the contrast of the particles, and junk that is bright in the
+    middle has some itself.
+    """
+    share, spread, wide, centre = 0.1, 0.1, 0.3, float(np.median(contrast))
+    low = 0.3 * centre
     for _ in range(n_iterations):
-        good = (1 - share) * _normal(contrast - 1, spread**2 + variance)
-        bad = share * _normal(contrast, JUNK_SPREAD**2 + variance)
+        good = (1 - share) * _normal(contrast - centre, spread**2 + variance)
+        bad = np.where(contrast > centre, 0, share * _normal(contrast - low, wide**2 + variance))
         junk = bad / np.maximum(good + bad, 1e-300)
         share = np.clip(junk.mean(), 1e-4, 0.9)
-        # moment of the good ones' contrast beyond the noise
-        weight = (1 - junk) / (spread**2 + variance) ** 2
-        beyond = (weight * ((contrast - 1) ** 2 - variance)).sum() / np.maximum(weight.sum(), 1e-300)
-        spread = float(np.sqrt(np.clip(beyond, 1e-4, CONTRAST_SPREAD**2)))
+        centre = np.average(contrast, weights=(1 - junk) / (spread**2 + variance))
+        spread = _spread(contrast - centre, variance, 1 - junk, spread, (0.01, CONTRAST_SPREAD * centre))
+        weight = junk / (wide**2 + variance)
+        low = np.clip((weight @ contrast) / max(weight.sum(), 1e-300), 0, JUNK_CONTRAST * centre)
+        wide = _spread(contrast - low, variance, junk, wide, (0.05, JUNK_SPREAD))
     return junk
+
+
+def _spread(gap, variance, share, spread, limits):
+    """Standard deviation of contrasts beyond their noise, by moments."""
+    weight = share / (spread**2 + variance) ** 2
+    beyond = (weight * (gap**2 - variance)).sum() / max(weight.sum(), 1e-300)
+    return float(np.sqrt(np.clip(beyond, *np.square(limits))))
 
 
 def _normal(x, variance):

@@ -326,7 +326,7 @@ def arclength(volumes):
 
 
 def _moved(volume, motion):
-    """A volume read at positions that are shifted by motion[:3] (x, y, z; voxels) and turned by motion[3:] (radians)."""
+    """A volume read at positions shifted by motion[:3] (x, y, z; voxels) and turned by motion[3:] (radians)."""
     from scipy.ndimage import affine_transform
     from scipy.spatial.transform import Rotation
 
