@@ -406,6 +406,15 @@ def test_checkpoint_returns_the_same_embedding_at_once(small_ribosome, embedded_
         embed(particles, rng=1, gauge=gauge, progress=False, checkpoint=checkpoint)
 
 
+def test_a_landscape_of_ribosomes_that_do_not_move_is_unresolvable():
+    """The band alone does not say so: without a gauge half of such landscapes had a narrow one."""
+    still = simulate.Species("still", state={"ratchet": 0.0, "factor": False})
+    population = simulate.populate(ribosome(), still, 400, rng=0)
+    particles, truth = simulate.particles(population, simulate.Imaging(24, 16.8, snr=0.1), rng=0, progress=False)
+    found = embed(truth.with_poses(particles), rng=0, n_components=2, n_rounds=1, progress=False)
+    assert found.shape == "point" and "one point" in found.landscape.verdict
+
+
 def test_embedding_without_a_gauge_follows_the_arc(turning_rotor):
     particles, truth = turning_rotor
     found = embed(particles, rng=0, n_components=2, n_rounds=1, progress=False)

@@ -382,9 +382,13 @@ def _result(values, rng, notes):
     centres = (edges[1:] + edges[:-1]) / 2
     gauge = values["gauge_name"]
     landscape = deconvolve_landscape(log_likelihood, edges, rng=rng, gauge=gauge)
-    if len(log_likelihood) < ENOUGH and landscape.verdict == "resolved":
-        why = f"unresolvable: {len(log_likelihood)} particles, at least {ENOUGH} are needed"
-        landscape = replace(landscape, verdict=why)
+    why = None
+    if values["shape"] == "point":
+        why = "the latents are as well explained by one point"
+    elif len(log_likelihood) < ENOUGH:
+        why = f"{len(log_likelihood)} particles, at least {ENOUGH} are needed"
+    if why is not None and landscape.verdict == "resolved":
+        landscape = replace(landscape, verdict=f"unresolvable: {why}")
     posterior = _posterior(log_likelihood)
     flat = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
     flat /= flat.sum(axis=1, keepdims=True)
