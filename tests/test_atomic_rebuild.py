@@ -422,3 +422,25 @@ def test_command_writes_model_moves_and_report(short, tmp_path, capsys):
     assert "| MolProbity score |" in (tmp_path / "out" / "report.md").read_text()
     assert main(["refine-model", *halves, *rest[:2], "--resolution", "1.0", "--out", str(tmp_path / "bad")]) == 1
     assert "Nyquist" in capsys.readouterr().err
+
+
+def test_neighbours_keep_their_coordinates_and_b_factors(short):
+    """Water and ligands are fixed: nothing of theirs is refined."""
+    import gemmi
+
+    model = short.to_model()
+    structure = model.structure.clone()
+    water = gemmi.Residue()
+    water.name, water.seqid = "HOH", gemmi.SeqId("900")
+    atom = gemmi.Atom()
+    atom.name, atom.element, atom.b_iso = "O", gemmi.Element("O"), 33.0
+    atom.pos = gemmi.Position(*(np.nanmax(short.xyz, axis=(0, 1)) + 3.0))
+    water.add_atom(atom)
+    structure[0][0].add_residue(water)
+    with_water = type(model)(structure)
+    halves = simulate.half_maps(with_water, 3.0, rng=0)
+    found = refine_model(halves.half_1, halves.half_2, with_water, 3.0, rng=0, protocol=replace(QUICK, models=1)).model
+    last = np.flatnonzero(found.residue_names == "HOH")
+    assert len(last) == 1 and found.b_factors[last[0]] == 33.0
+    assert np.allclose(found.coordinates[last[0]], atom.pos.tolist(), atol=1e-3)
+    assert not np.allclose(found.b_factors[:-1], found.b_factors[0])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..protein import with_atoms
 from ..types import AtomicModel, Volume
 from .dock import dock
 from .errors import probability_wrong
@@ -146,7 +147,8 @@ def refine_model(
     near = np.linalg.norm(alpha - made[best].xyz[:, CA], axis=2) < AGREE
     final = chains.moved(xyz).to_model()
     if supported and len(chains) <= LARGE:
-        final = refine_b_factors(final, full, resolution, steps=40)
+        b_factors = refine_b_factors(final, full, resolution, steps=40).b_factors
+        final = with_atoms(final, b_factors=np.where(_own(final, chains), b_factors, final.b_factors))
     return Refinement(
         model=final, models=tuple(models), chosen=best, scores=tuple(scores),
         start=score_models([chains.to_model()], half_map_1, half_map_2, resolution, seeds=[-1])[0],
@@ -155,6 +157,14 @@ def refine_model(
         probability_wrong_before=_wrong(chains.to_model(), chains, half_map_1, resolution),
         supported=supported, notes=tuple(notes),
     )  # fmt: skip
+
+
+def _own(model, chains):
+    """Which atoms of the model are the chains', (n,) bool: nucleic acids and ligands keep what they had."""
+    sites = set(chains.sites)
+    return np.array([
+        (chain.name, str(residue.seqid)) in sites for chain in model.structure[0] for residue in chain for _ in residue
+    ])  # fmt: skip
 
 
 def _wrong(model, chains, volume, resolution):
