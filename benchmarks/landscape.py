@@ -6,9 +6,9 @@ Tiers: `latents`, one coordinate with a known Gaussian error of 0.06, 0.10 and 0
 3.4 kT; `ratchet`, simulated ribosomes over two wells 10° apart, with their true poses; `motions`, ratchet and swivel
 that go together; `circle`, a rotor that turns all the way round; `entangled`, a ratchet whose states are seen from
 different sides; `junk`, a ratchet with 20 % junk and poses that are 3° off; `null`, ribosomes that do not move, or
-noise alone; `control`, as many that do. Per-particle figures stand beside an oracle that knows the volume of every
-state. With --rows each result is appended to a file of JSON lines, and what it holds is not computed again. --quick is
-one ratchet and one null. Prints one JSON object last.
+noise alone; `control`, as many that do; `differ`, the first check alone, on eleven kinds of particles. Per-particle
+figures stand beside an oracle that knows the volume of every state. With --rows each result is appended to a file of
+JSON lines, and what it holds is not computed again. --quick is one ratchet and one null. Prints one JSON object last.
 """
 
 import argparse
@@ -46,6 +46,7 @@ TIERS = {
     "junk": (10_000, 2000, 0.1, 5),
     "null": (1000, 1000, 0.4, 80),
     "control": (1000, 1000, 0.4, 20),
+    "differ": (1000, 1000, 0.4, 20),
 }
 
 
@@ -309,13 +310,48 @@ def said(case, ribosomes, particles):
     return {
         "said": found.landscape.verdict, "shape": found.shape, "light": first.light, "resolved": float(resolved),
         "moving": float(found.shape != "point"), "green": float(first.light == "green"),
-        "claimed": float(resolved and not found.warnings), "gain_nats": first.value,
+        "claimed": float(resolved and not found.warnings), "p_differ": first.value,
         "range_kt": float(np.nanmax(found.landscape.energy_kt)),
     } | row  # fmt: skip
 
 
+def differ(case):
+    """p of `heterogeneity_test`: particles that stand still, imaged in many ways; junk among them; a ratchet."""
+    still = (simulate.Species("still", state={"factor": False, "ratchet": 0.0}),)
+    mixed = (replace(still[0], fraction=1 - JUNK_SHARE), simulate.Species("junk", JUNK_SHARE, junk=True))
+    grid = {"size_px": NULL_SIZE, "pixel_size": NULL_PIXEL}
+    plain, moving = Ribosomes(case, species=still, **grid).particles, Ribosomes(case, **grid).particles
+    weak = Ribosomes(argparse.Namespace(**vars(case) | {"snr": case.snr / 2}), **grid).particles
+    clean = Ribosomes(argparse.Namespace(**vars(case) | {"snr": 1e4}), species=still, **grid).particles
+    rng = np.random.default_rng([case.seed, 3])
+    white = rng.standard_normal(plain.images.shape, dtype=np.float32)
+    strength = (1 + 0.2 * rng.standard_normal(len(plain))[:, None, None]) * np.sqrt(case.snr / 1e4)
+    sets = {
+        "still": plain, "noise": replace(plain, images=white * np.std(np.asarray(plain.images))),
+        "still_contrast": replace(clean, images=(strength * np.asarray(clean.images) + white).astype(np.float32)),
+        "still_views": Ribosomes(
+            case, species=still, views=simulate.VonMisesFisher([[1, 0, 0]], 3.0, 0.3), **grid
+        ).particles,
+        "junk": Ribosomes(case, species=mixed, **grid).particles, "ratchet": moving, "ratchet_half_snr": weak,
+    }  # fmt: skip
+    for angle in (1, 2, 3):
+        off = simulate.disturb_poses(plain.poses, angle=angle, shift=1.5 * angle, rng=[case.seed, 2])
+        sets[f"still_poses_{angle}"] = replace(plain, poses=off)
+    sets["ratchet_poses_2"] = replace(
+        moving, poses=simulate.disturb_poses(moving.poses, angle=2, shift=3.0, rng=[case.seed, 2])
+    )
+    row = {}
+    for name, particles in sets.items():
+        p_value = manifold.heterogeneity_test(
+            particles, rng=case.seed, resolution=2.2 * NULL_PIXEL, workers=case.workers
+        ).p_value
+        row |= {f"p_{name}": p_value, f"green_{name}": float(p_value < 0.01)}
+    return row
+
+
 FUNCTIONS = {
-    function.__name__: function for function in (latents, ratchet, motions, circle, entangled, junk, null, control)
+    function.__name__: function
+    for function in (latents, ratchet, motions, circle, entangled, junk, null, control, differ)
 }
 
 
@@ -372,6 +408,7 @@ def summary(rows):
         result[tier] = {"seeds": len(mine), "particles": mine[0]["particles"], "snr": mine[0]["snr"]}
         # a share of seeds is a mean, everything else a median beside the worst
         shares = {"found", "fired", "resolved", "moving", "green", "claimed"}
+        shares |= {name for name in values if name.startswith("green_")}
         result[tier] |= {
             name: round(float(np.mean(each) if name in shares else np.median(each)), 4) for name, each in values.items()
         }

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from cryonb import manifold, plot, simulate
+from cryonb.manifold import checks
 from cryonb.manifold.checks import LIGHTS, Answer, Checks, _junk_mixture
 from cryonb.manifold.dependence import score_test
+from cryonb.manifold.heterogeneity import _agreement
+from cryonb.manifold.observations import observe
 from cryonb.samples import ribosome
 from cryonb.types import EnergyLandscape
 
@@ -176,17 +179,61 @@ def embedded():
 
 def test_checks_of_particles_that_move(embedded):
     particles, found, _ = embedded
-    checks = manifold.check(particles, found, rng=0)
-    assert checks["Do the particles differ at all?"].light == "green"
-    assert checks["Is there junk?"].value == 0 and checks.junk.shape == (300,)
-    assert checks["Does the state depend on the view?"].value > 0.01
-    assert checks.light in LIGHTS and "Checks(" in repr(checks)
+    answers = manifold.check(particles, found, rng=0)
+    assert answers["Do the particles differ at all?"].light == "green"
+    assert answers["Is there junk?"].value == 0 and answers.junk.shape == (300,)
+    assert answers["Does the state depend on the view?"].value > 0.01
+    assert answers.light in LIGHTS and "Checks(" in repr(answers)
     with pytest.raises(KeyError, match="no check is called 'taste'"):
-        checks["taste"]
+        answers["taste"]
     with pytest.raises(ValueError, match="mode must be"):
         manifold.check(particles, found, rng=0, mode="thorough")
     with pytest.raises(ValueError, match="300 particles, got 299"):
         manifold.check(particles[:299], found, rng=0)
+
+
+def test_one_structure_and_pure_noise_are_told_from_many(embedded):
+    particles, found, _ = embedded
+    moving = manifold.heterogeneity_test(particles, rng=0, resolution=28.0)
+    assert moving.p_value < 1e-6 and min(moving.halves) > 10 and "standard deviations" in repr(moving)
+    rng = np.random.default_rng(0)
+    for kind in ("homogeneous", "noise", "exchanged residuals"):
+        null = checks._null_particles(particles, found, kind, rng)
+        assert null.images.shape == particles.images.shape
+        assert abs(manifold.heterogeneity_test(null, rng=0, resolution=28.0).surplus) < 3, kind
+    said = checks._heterogeneity(observe(null, resolution=28.0), rng, 1)
+    assert said.light == "red" and "One structure explains them" in said.meaning
+
+
+@pytest.mark.parametrize("what", ["contrast", "poses"])
+def test_contrast_and_small_errors_of_poses_are_not_structure(embedded, what):
+    particles, found, _ = embedded
+    rng = np.random.default_rng(1)
+    strength = 1 + (0.2 if what == "contrast" else 0) * rng.standard_normal(300)
+    signal = strength[:, None, None] * checks._mean_images(particles, found)
+    images = signal + 0.7 * signal.std() * rng.standard_normal(signal.shape)
+    poses = particles.poses if what == "contrast" else simulate.disturb_poses(particles.poses, angle=1, shift=2, rng=2)
+    varied = replace(particles, images=images.astype(np.float32), poses=poses)
+    assert manifold.heterogeneity_test(varied, rng=0, resolution=28.0).surplus < 2
+
+
+def test_agreement_is_in_units_of_random_signs():
+    rng = np.random.default_rng(0)
+    overlaps, strength = rng.standard_normal((50, 2, 4)), np.array([2.0, 1.0])
+
+    def total(each):
+        return ((each.sum(2) ** 2 - (each**2).sum(2)) @ strength).sum()
+
+    turned = [total(overlaps * rng.choice([-1, 1], (50, 1, 4))) for _ in range(4000)]
+    assert np.mean(turned) == pytest.approx(0, abs=0.05 * np.std(turned))
+    assert _agreement(overlaps, strength) == pytest.approx(total(overlaps) / np.std(turned), rel=0.05)
+
+
+def test_fewer_particles_than_a_chunk_can_be_tested(embedded):
+    few = manifold.heterogeneity_test(embedded[0][:24], rng=0, resolution=28.0)
+    assert 0 <= few.p_value <= 1 and np.isfinite(few.surplus)
+    with pytest.raises(ValueError, match="at least 20 particles, got 10"):
+        manifold.heterogeneity_test(embedded[0][:10], rng=0)
 
 
 def test_checks_fire(embedded):
@@ -200,9 +247,6 @@ def test_checks_fire(embedded):
     coordinate[np.argsort(axis)] = found.coordinate[order]
     tied = replace(found, log_likelihood=sorted_rows, coordinate=coordinate)
     assert manifold.check(particles, tied, rng=0)["Does the state depend on the view?"].light == "red"
-    # flat likelihoods hold nothing
-    flat = replace(found, log_likelihood=0 * found.log_likelihood)
-    assert manifold.check(particles, flat, rng=0)["Do the particles differ at all?"].light == "red"
     # a fifth of the images shows noise
     images = np.array(particles.images)
     images[:60] = np.random.default_rng(0).standard_normal(images[:60].shape) * images.std()

@@ -13,6 +13,7 @@ from .diffusion import DiffusionMap
 from .embedding import ConformationalLandscape, embed
 from .frames import FrameEvidence, frame_evidence, frame_weights, weighted_half_maps
 from .gauge import RigidBodyGauge, arclength, measure_volumes
+from .heterogeneity import Heterogeneity, heterogeneity_test
 from .kinetics import PassageTimes, committor, passage_times, rate_matrix
 from .landscape import change_gauge, counting_landscape, deconvolve_landscape, landscape_rms
 from .likelihood import image_log_likelihood
@@ -34,6 +35,7 @@ __all__ = [
     "DiffusionMap",
     "FrameEvidence",
     "FrameSequence",
+    "Heterogeneity",
     "LatentShape",
     "PassageTimes",
     "Path",
@@ -61,6 +63,7 @@ __all__ = [
     "frame_evidence",
     "frame_sequence",
     "frame_weights",
+    "heterogeneity_test",
     "image_log_likelihood",
     "junk_probability",
     "landscape_rms",

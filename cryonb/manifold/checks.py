@@ -11,6 +11,7 @@ import numpy as np
 from cryonb.manifold.dependence import score_test
 from cryonb.manifold.embedding import embed
 from cryonb.manifold.gram import gram_matrices, noise_spectrum
+from cryonb.manifold.heterogeneity import heterogeneity_test
 from cryonb.manifold.landscape import deconvolve_landscape, landscape_rms
 from cryonb.manifold.likelihood import stack_volumes
 from cryonb.manifold.observations import observe
@@ -128,29 +129,30 @@ def check(particles, found, *, rng, gauge=None, mode="quick", n_nulls=1, workers
 
     Notes
     -----
-    Quick checks. *Do the particles differ at all?* What each particle gains, under volumes made without it, when it may
-    lie anywhere on the landscape instead of at the best single node, mean over its standard error. *Halves:* landscapes
-    of two random halves, from shared volumes: sampling only. *Views, defocus:* `score_test` of the coordinate against
-    even spherical harmonics of the viewing direction, up to degree 4, and against the defocus to the third power.
-    *Junk:* `junk_probability`, and how the landscape changes without those above one half. *Settings:* the landscape
-    from half as many nodes, and from likelihoods that count for 0.7 (posteriors on simulated ribosomes with
-    refined poses were 1.2 times too narrow). *Prediction:* images simulated from the
-    landscape, at the same poses and defoci, are placed as the real ones were; the histograms are compared.
+    Quick checks. *Do the particles differ at all?* `heterogeneity_test`: components made of one half of the particles
+    against the images of the other. *Halves:* landscapes of two random halves, from shared volumes: sampling only.
+    *Views, defocus:* `score_test` of the coordinate against even spherical harmonics of the viewing direction, up to
+    degree 4, and against the defocus to the third power. *Junk:* `junk_probability`, and how the landscape changes
+    without those above one half. *Settings:* the landscape from half as many nodes, and from likelihoods that count
+    for 0.7 (posteriors on simulated ribosomes with refined poses were 1.2 times too narrow). *Prediction:* images
+    simulated from the landscape, at the same poses and defoci, are placed as the real ones were; the histograms are
+    compared.
 
     Full checks. *Independent halves:* each half embedded by itself. *Homogeneous:* images of the mean volume with
-    Gaussian noise; *noise:* Gaussian noise alone; *wild bootstrap:* residuals from the mean volume, each image's with
-    a random sign, so that their noise is the real one. In all three nothing moves along the coordinate: a landscape
-    that is called resolved is a false one, and the gain of the first check should not differ from zero.
+    Gaussian noise; *noise:* Gaussian noise alone; *exchanged residuals:* what the mean volume leaves over of one image,
+    with a random sign, added to the mean's projection at the pose of another, so that the noise is the real one. In
+    all three nothing moves: a landscape that is called resolved is a false one.
     """
     if mode not in ("quick", "full"):
         raise ValueError(f"mode must be 'quick' or 'full', got {mode!r}")
     if len(particles) != len(found.coordinate):
         raise ValueError(f"found is of {len(found.coordinate)} particles, got {len(particles)}")
     rng = np.random.default_rng(rng)
-    facts = _Facts.of(particles, found, workers)
+    observations = observe(particles, resolution=found.principal.resolution, workers=workers)
+    facts = _Facts.of(observations, found, workers)
     junk = facts.junk()
     answers = [
-        _heterogeneity(found.log_likelihood), _halves(found, rng), *_entanglement(particles, found, rng),
+        _heterogeneity(observations, rng, workers), _halves(found, rng), *_entanglement(particles, found, rng),
         _junk(found, junk, rng), _settings(found, rng), _prediction(found, facts, rng),
     ]  # fmt: skip
     if mode == "full":
@@ -235,8 +237,7 @@ class _Facts:
     occupied: np.ndarray  # (m,), share of the particles
 
     @classmethod
-    def of(cls, particles, found, workers):
-        observations = observe(particles, resolution=found.principal.resolution, workers=workers)
+    def of(cls, observations, found, workers):
         stack = stack_volumes(found.volumes, observations)
         flat = stack.data.reshape(len(stack), -1)
         left, values, _ = np.linalg.svd(flat @ flat.T)
@@ -269,28 +270,14 @@ def _light(value, amber, red):
     return LIGHTS[int(value > amber) + int(value > red)]
 
 
-def _gain(log_likelihood):
-    """What landscape instead of a single node gains, nats per particle, and its standard error."""
-    whole = log_likelihood
-    best = whole[:, whole.mean(axis=0).argmax()]
-    share = np.full(whole.shape[1], 1 / whole.shape[1])
-    relative = np.exp(whole - whole.max(axis=1, keepdims=True))
-    for _ in range(200):  # the density that explains them best
-        joint = relative * share
-        share = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
-    gain = np.log(relative @ share) + whole.max(axis=1) - best
-    return float(gain.mean()), float(gain.std() / np.sqrt(len(gain)))
-
-
-def _heterogeneity(log_likelihood):
-    gain, error = _gain(log_likelihood)
-    # the density has a few free parameters; half a nat each for all particles is what chance gives
-    chance = 0.5 * log_likelihood.shape[1] / len(log_likelihood)
-    surplus = (gain - chance) / max(error, 1e-12)
-    light = "green" if surplus > 4 else "amber" if surplus > 2 else "red"
+def _heterogeneity(observations, rng, workers):
+    tested = heterogeneity_test(observations, rng=rng, workers=workers)
+    light = "green" if tested.p_value <= SIGNIFICANT else "amber" if tested.p_value <= DOUBTFUL else "red"
+    verdict = "" if light == "green" else " One structure explains them, or there is too little to tell."
     return Answer(
-        "Do the particles differ at all?", gain, "nats", light,
-        f"Mean gain per particle, by volumes made without it, ± {error:.2f}; chance gives {chance:.2f}.",
+        "Do the particles differ at all?", tested.p_value, "p", light,
+        f"Components made of one half of them lie in the images of the other, by {tested.surplus:.1f} standard "
+        f"deviations of chance.{verdict}",
     )  # fmt: skip
 
 
@@ -417,43 +404,46 @@ def _independent_halves(particles, found, rng, options):
 def _nulls(particles, found, rng, options, n_nulls):
     names = {
         "homogeneous": "Does it find motion where there is none?", "noise": "Does it find motion in pure noise?",
-        "wild bootstrap": "Does it find motion in residuals with random signs?",
+        "exchanged residuals": "Does it find motion in residuals that were exchanged?",
     }  # fmt: skip
     for kind, doubt in names.items():
-        false, surplus = 0, []
+        false, refused = 0, 0
         for _ in range(n_nulls):
             try:
                 null = embed(_null_particles(particles, found, kind, rng), rng=rng, **options)
             except ValueError:  # nothing moves along the coordinate
-                surplus.append(0.0)
+                refused += 1
                 continue
-            gain, error = _gain(null.log_likelihood)
-            surplus.append((gain - 0.5 * len(null.nodes) / len(particles)) / max(error, 1e-12))
-            false += null.landscape.verdict == "resolved" and surplus[-1] > 4
+            false += null.landscape.verdict == "resolved"
         yield Answer(
             doubt, 100 * false / n_nulls, "%", "red" if false else "green",
-            f"{kind}: {n_nulls} embedded; gain over its standard error at most {max(surplus):.1f}.",
+            f"{kind}: {n_nulls} embedded, {false} called resolved, {refused} refused with an error.",
         )  # fmt: skip
 
 
 def _null_particles(particles, found, kind, rng):
     """The particles with images in which nothing moves."""
-    from cryonb import ctf, projection
-
-    mean = found.principal.mean
+    other, sign = rng.permutation(len(particles)), rng.choice([-1, 1], len(particles))
     shape = np.asarray(particles[:1].images).shape[1:]
     images = np.empty((len(particles), *shape), dtype=np.float32)
     for start in range(0, len(particles), 256):
-        part = slice(start, min(start + 256, len(particles)))
-        some = particles[np.arange(part.start, part.stop)]
-        signal = ctf.apply(projection.project(mean, some.poses), some.ctf, some.pixel_size)
-        residual = np.asarray(some.images) - signal
-        if kind == "wild bootstrap":
-            images[part] = signal + rng.choice([-1, 1], len(residual))[:, None, None] * residual
+        part = np.arange(start, min(start + 256, len(particles)))
+        signal = _mean_images(particles[part], found)
+        if kind == "exchanged residuals":
+            # a sign alone leaves a motion in the images, made symmetric: r rᵀ is the same for −r
+            residual = np.asarray(particles[other[part]].images) - _mean_images(particles[other[part]], found)
+            images[part] = signal + sign[part, None, None] * residual
         else:
+            residual = np.asarray(particles[part].images) - signal
             noise = rng.standard_normal(residual.shape) * residual.std(axis=(1, 2), keepdims=True)
             images[part] = noise + (signal if kind == "homogeneous" else 0)
     return replace(particles, images=images)
+
+
+def _mean_images(particles, found):
+    from cryonb import ctf, projection
+
+    return ctf.apply(projection.project(found.principal.mean, particles.poses), particles.ctf, particles.pixel_size)
 
 
 def _on(landscape, other):

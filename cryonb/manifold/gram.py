@@ -10,9 +10,9 @@ from cryonb.manifold.observations import concatenated
 from cryonb.manifold.volume_sets import PADDING
 from cryonb.projection.slices import plane_axes
 
-__all__ = ["gram_matrices", "noise_spectrum"]
+__all__ = ["POSE_STEP", "gram_matrices", "noise_spectrum", "turned_matrices"]
 
-_POSE_STEP = 1.0  # degrees, for central differences; small against the finest detail over the particle's radius
+POSE_STEP = 1.0  # degrees, for central differences; small against the finest detail over the particle's radius
 
 
 def gram_matrices(observations, volumes, *, mean=None, workers=1):
@@ -53,17 +53,20 @@ def _gram_chunk(observations, transforms, mean, scale, chunk):
     cycles = 2 * np.pi / (observations.size_px * observations.pixel_size)
     _kernels.read(
         transforms, plane_axes(matrices, PADDING), observations.points, values, observations.ctf[chunk], scale,
-        mean if with_pose else transforms[..., :1], turned, np.float32(_POSE_STEP), np.float32(cycles), gram, overlap,
+        mean if with_pose else transforms[..., :1], turned, np.float32(POSE_STEP), np.float32(cycles), gram, overlap,
     )  # fmt: skip
     return gram, overlap
 
 
 def _turned_axes(matrices):
     """Axes of each image turned by ± a small step about its own x, y and z, (n, 6, 3, 2)."""
-    steps = np.repeat(np.eye(3), 2, axis=0) * np.array([1, -1] * 3)[:, None] * _POSE_STEP
-    turns = Rotation.from_rotvec(steps, degrees=True).as_matrix()
-    turned = np.einsum("nij,sjk->nsik", matrices, turns)[..., :2] * PADDING
-    return np.ascontiguousarray(turned, dtype=np.float32)
+    return np.ascontiguousarray(turned_matrices(matrices, POSE_STEP)[..., :2] * PADDING, dtype=np.float32)
+
+
+def turned_matrices(matrices, step):
+    """Rotations ``matrices`` (n, 3, 3), turned by ± ``step`` degrees about each image's x, y, z: (n, 6, 3, 3)."""
+    steps = np.repeat(np.eye(3), 2, axis=0) * np.array([1, -1] * 3)[:, None] * step
+    return np.einsum("nij,sjk->nsik", matrices, Rotation.from_rotvec(steps, degrees=True).as_matrix())
 
 
 def noise_spectrum(observations, volumes, coefficients, *, n_particles=1000):
