@@ -81,8 +81,8 @@ def heterogeneity_test(particles, *, rng, n_components=N_COMPONENTS, resolution=
     contrast, of the view and of the shift can make of the mean's (to first order). T = Σ_i Σ_k λ_k Σ_{p≠q} b_ikp b_ikq
     leaves out the squares, so that the level of the noise, its spectrum and uneven noise do not matter: if there is one
     structure, the sign of each sector's noise may be turned at random. Over such turns T has mean zero and variance
-    2 Σ_i Σ_{p≠q} (Σ_k λ_k b_ikp b_ikq)², and as a sum over many particles it is normal. The mean is that of both halves:
-    the error of one half's is in its components too, and with uneven contrast would be found in both.
+    2 Σ_i Σ_{p≠q} (Σ_k λ_k b_ikp b_ikq)², and as a sum over many particles it is normal. The mean is that of both
+    halves: the error of one half's is in its components too, and with uneven contrast would be found in both.
 
     It asks whether *something* differs: a conformation, but also junk, aberrations, poses that are far off. Not
     significant does not mean rigid, but too few particles or too much noise to tell.
