@@ -149,6 +149,22 @@ def test_one_view_at_a_time(lab, page):
     assert not complaints(page)
 
 
+@on("12c_two_conditions.ipynb")
+def test_two_conditions(lab, page):
+    (panel,) = lab.panels(page)
+    pictures = lab.pictures(panel)
+    kinds = [picture.evaluate("e => e.tagName") for picture in pictures]
+    assert sorted(kinds) == ["CANVAS", "IMG", "IMG", "IMG"]  # nglview; evidence, landscape, average
+    nglview = [pictures[kinds.index("CANVAS")]]
+    before = lab.settled(nglview)
+    assert move_every_slider(lab, panel) == ["smoothness λ (step)", "state"]
+    lab.settled(nglview, changed_from=before)  # another molecule, not only another caption
+    assert lab.execute(page, "print(turner.result[0] is scan.landscapes[-1], turner.result[2] is volumes[-1])") == (
+        "True True"
+    )
+    assert not complaints(page)
+
+
 @on("13_where_do_the_atoms_go.ipynb")
 def test_where_the_atoms_go(lab, page):
     ensemble, residues = lab.panels(page)
