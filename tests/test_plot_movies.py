@@ -1,5 +1,8 @@
-"""Movies as GIFs: the frames that a sequence asks for, as long as it asks for them, with their label and evidence."""
+"""Movies: the frames that a sequence asks for, as long as it asks for them, with their label and evidence."""
 
+import io
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -9,6 +12,7 @@ from PIL import Image
 
 from cryonb import plot, simulate
 from cryonb.manifold import frame_sequence, projections_and_averages, volumes_at, weighted_half_maps
+from cryonb.plot.movie_files import _ffmpeg, movie_writer
 from cryonb.samples import rotor
 from cryonb.types import EnergyLandscape, Volume
 
@@ -103,3 +107,85 @@ def test_two_coordinates_are_refused(turning, tmp_path):
     plane = EnergyLandscape(np.zeros((4, 4)), [np.linspace(0, 1, 5)] * 2, gauge=("a", "b"))
     with pytest.raises(ValueError, match="one coordinate, this sequence has 2"):
         plot.write_surface_movie(found, tmp_path / "movie.gif", sequence=frame_sequence(plane, "Brownian", rng=0))
+
+
+def coloured(shades, size=(64, 49)):
+    """PNG frames of one grey each; an odd height, which H.264 cannot have."""
+    frames = []
+    for shade in shades:
+        buffer = io.BytesIO()
+        Image.new("L", size, shade).save(buffer, format="PNG")
+        frames.append(buffer.getvalue())
+    return frames
+
+
+FAKE = """#!{python}
+import sys
+if "-encoders" in sys.argv:
+    print(" V....D libx264 H.264")
+else:
+    read = sys.stdin.buffer.read()
+    open(sys.argv[-1], "w").write(" ".join(sys.argv[1:]) + " frames: " + str(read.count(b"IEND")))
+"""
+
+
+@pytest.fixture
+def fake_ffmpeg(tmp_path, monkeypatch):
+    """A program of this name that writes down what it is asked."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "ffmpeg"
+    program.write_text(FAKE.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_mp4_frames_go_through_a_pipe(fake_ffmpeg, tmp_path):
+    asked = plot.write_mp4(tmp_path / "movie.mp4", coloured([0, 90, 180, 255]), milliseconds=80).read_text()
+    assert asked.endswith("movie.mp4.part frames: 6")  # 1 2 3 4 3 2
+    assert "-framerate 1000/80" in asked and "-c:v libx264" in asked and "yuv420p" in asked
+    assert plot.write_mp4(tmp_path / "once.mp4", coloured([0, 90]), back=False).read_text().endswith("frames: 2")
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["bin", "movie.mp4", "once.mp4"]
+
+
+def test_a_landscape_goes_to_mp4(turning, fake_ffmpeg, tmp_path):
+    sequence = frame_sequence(turning[0].landscape, "closeness", n_frames=4)
+    path = plot.write_surface_movie(turning[0], tmp_path / "movie.mp4", sequence=sequence)
+    assert path.read_text().endswith("frames: 6") and "-framerate 1000/180" in path.read_text()
+
+
+def test_without_ffmpeg_one_clear_error_before_the_work(turning, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(RuntimeError, match="needs the program ffmpeg on PATH, or the package imageio-ffmpeg"):
+        plot.write_surface_movie(None, tmp_path / "movie.mp4")
+    with pytest.raises(ValueError, match="to a .gif or .mp4 file, got movie.avi"):
+        plot.write_projection_movie(None, None, "movie.avi")
+    for write in (plot.write_gif, plot.write_mp4):
+        with pytest.raises(ValueError, match="at least one frame"):
+            write(tmp_path / "movie", [])
+        with pytest.raises(ValueError, match="must be positive, got 0"):
+            write(tmp_path / "movie", coloured([0]), milliseconds=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_ffmpeg_says_is_passed_on(fake_ffmpeg, tmp_path):
+    program = tmp_path / "bin" / "ffmpeg"
+    program.write_text(f"#!{sys.executable}\nimport sys\nsys.stderr.write('no room left')\nsys.exit(3)\n")
+    with pytest.raises(RuntimeError, match="movie.mp4 was not written, ffmpeg ended with 3: no room left"):
+        plot.write_mp4(tmp_path / "movie.mp4", coloured([0, 90]))
+    assert [item.name for item in tmp_path.iterdir()] == ["bin"]
+
+
+def test_a_real_mp4_plays(tmp_path):
+    """Where there is an ffmpeg: written, read back, as many frames as asked, of the greys that were given."""
+    try:
+        movie_writer("movie.mp4")
+    except RuntimeError as reason:
+        pytest.skip(str(reason))
+    path = plot.write_mp4(tmp_path / "movie.mp4", coloured([20, 120, 220]), milliseconds=100)
+    raw = subprocess.run(
+        [_ffmpeg(), "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "gray", "-"], capture_output=True
+    ).stdout
+    frames = np.frombuffer(raw, np.uint8).reshape(-1, 50, 64)
+    assert np.abs(frames[:, :40].mean(axis=(1, 2)) - [20, 120, 220, 120]).max() < 6

@@ -31,7 +31,8 @@ from .manifold import (
     smoothness_evidence,
 )
 from .micrographs import drift, micrograph
-from .movies import write_gif, write_projection_movie, write_surface_movie
+from .movie_files import write_gif, write_mp4
+from .movies import write_projection_movie, write_surface_movie
 from .picking import picks, precision_recall
 from .resolution import (
     corrected_fsc,
@@ -109,6 +110,7 @@ __all__ = [
     "thon_rings",
     "view_coordinates",
     "write_gif",
+    "write_mp4",
     "write_projection_movie",
     "write_surface_movie",
 ]

@@ -1,21 +1,20 @@
-"""Movies of a landscape as GIFs: the volume in 3D, and projections beside averages in 2D, labelled with their clock."""
+"""Movies of a landscape: the volume in 3D, and projections beside averages in 2D, labelled with their clock."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 
 from ..manifold import frame_sequence, projections_and_averages, volumes_at
 from .manifold import evidence as evidence_strip
 from .manifold import frame_evidence
+from .movie_files import movie_writer
 from .style import png
 from .volumes import default_level, surface
 
-__all__ = ["write_gif", "write_projection_movie", "write_surface_movie"]
+__all__ = ["write_projection_movie", "write_surface_movie"]
 
 FRAME_MS = {"closeness": 180, "occupancy": 80, "Brownian": 80}
 WIDTH, HEIGHT, DPI = 5.6, 4.4, 100  # of a frame, inches
-COLORS = 96
 
 
 def write_surface_movie(found, path, *, sequence=None, evidence=None):
@@ -25,6 +24,7 @@ def write_surface_movie(found, path, *, sequence=None, evidence=None):
     ----------
     found : manifold.ConformationalLandscape
     path : path-like
+        ``.gif``, or ``.mp4`` where there is ffmpeg (`write_mp4`).
     sequence : manifold.FrameSequence, optional
         Of ``found.landscape``; by closeness by default.
     evidence : manifold.FrameEvidence, optional
@@ -33,10 +33,18 @@ def write_surface_movie(found, path, *, sequence=None, evidence=None):
     Returns
     -------
     Path
-        There and back by closeness and occupancy; a Brownian walk starts again.
+        There and back by closeness and occupancy; a Brownian walk starts again. A GIF goes on for ever.
+
+    Raises
+    ------
+    ValueError
+        Another kind of file, a sequence of two coordinates.
+    RuntimeError
+        ``.mp4`` without ffmpeg; before anything is drawn.
     """
     from scipy.spatial.transform import Rotation
 
+    movie_writer(path)  # before the work
     sequence = frame_sequence(found.landscape, "closeness") if sequence is None else sequence
     states, frame_of = _states(sequence)
     volumes = volumes_at(found, states)
@@ -65,6 +73,7 @@ def write_projection_movie(found, particles, path, *, sequence=None, evidence=No
     -------
     Path
     """
+    movie_writer(path)  # before the work
     sequence = frame_sequence(found.landscape, "closeness") if sequence is None else sequence
     states, frame_of = _states(sequence)
     stacks = projections_and_averages(found, particles, states)
@@ -77,49 +86,6 @@ def write_projection_movie(found, particles, path, *, sequence=None, evidence=No
             ax.set_axis_off()
 
     return _write(path, found, sequence, evidence, draw, states, frame_of)
-
-
-def write_gif(path, frames, *, milliseconds=180, back=True):
-    """Write PNG frames as a GIF without end.
-
-    Parameters
-    ----------
-    path : path-like
-    frames : sequence of bytes
-        PNG images of one size. Frames that are the same object as the one before prolong that.
-    milliseconds : int
-        Per frame.
-    back : bool
-        Run there and back; otherwise start again.
-
-    Returns
-    -------
-    Path
-    """
-    from PIL import Image
-
-    shown, lasts = [], []
-    for frame in frames:
-        if shown and frame is shown[-1]:
-            lasts[-1] += milliseconds
-        else:
-            shown.append(frame)
-            lasts.append(milliseconds)
-    pictures = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in shown]
-    # one palette for all frames, so that the background does not flicker
-    some = pictures[:: -(-len(pictures) // 16)]
-    sheet = Image.new("RGB", (some[0].width, some[0].height * len(some)))
-    for index, picture in enumerate(some):
-        sheet.paste(picture, (0, index * picture.height))
-    palette = sheet.quantize(COLORS)
-    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    if back:
-        pictures, lasts = pictures + pictures[-2:0:-1], lasts + lasts[-2:0:-1]
-    path = Path(path)
-    beside = path.with_name(path.name + ".part")
-    pictures[0].save(beside, format="GIF", save_all=True, append_images=pictures[1:], duration=lasts, loop=0)
-    beside.replace(path)
-    return path
 
 
 def _states(sequence):
@@ -148,7 +114,7 @@ def _write(path, found, sequence, evidence, draw, states, frame_of):
     brownian = sequence.clock == "Brownian"
     if brownian:
         frames = [_stamped(frame, f"{time:.2f} L²/D") for frame, time in zip(frames, sequence.clock_reading)]
-    return write_gif(path, frames, milliseconds=FRAME_MS[sequence.clock], back=not brownian)
+    return movie_writer(path)(path, frames, milliseconds=FRAME_MS[sequence.clock], back=not brownian)
 
 
 def _strip(ax, found, evidence, position):
