@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_image_formation_gives_what_its_function_gives(volume):
     assert bytes(panel.view.value[:4]) == PNG
 
 
-def test_no_control_is_without_a_label(volume, explorer, smoothness):
+def test_no_control_is_without_a_label(volume, explorer, smoothness, movie):
     import ipywidgets
 
     panels = [
@@ -135,6 +136,7 @@ def test_no_control_is_without_a_label(volume, explorer, smoothness):
         ),
         explorer,
         smoothness,
+        movie,
     ]
     for panel in panels:
         controls = [value for value in vars(panel).values() if isinstance(value, ipywidgets.ValueWidget)]
@@ -165,6 +167,48 @@ def test_the_explorer_starts_in_the_deepest_well_and_follows_its_slider(explorer
 def test_a_click_on_the_landscape_moves_the_slider(explorer):
     click(explorer.canvas, -3.2, 1.0)
     assert explorer.position.value == 1 and explorer.result[0] == -4.0
+
+
+@pytest.fixture
+def movie(volume):
+    """Of a landscape of three bins, the middle one the deepest, by occupancy: 2, 6 and 2 frames."""
+    edges = np.array([-30.0, -10.0, 10.0, 30.0])
+    landscape = EnergyLandscape(np.log([3.0, 1.0, 3.0]), [edges], gauge="angle (°)")
+    frames = [Volume(volume.data * (k + 1), 5.0) for k in range(3)]
+    found = SimpleNamespace(
+        landscape=landscape,
+        nodes=landscape.centers[0],
+        volumes=frames,
+        effective_particles=np.array([20.0, 60.0, 20.0]),
+    )
+    return widgets.LandscapeMovie(found, sequence=manifold.frame_sequence(landscape, "occupancy", n_frames=10))
+
+
+def test_a_landscape_movie_plays_states_as_long_as_its_clock_says(movie):
+    seen = []
+    for frame in range(10):
+        movie.play.value = frame  # what the browser does when it plays
+        seen.append(movie.result[0])
+        assert movie.frame.value == frame
+    assert seen == [-20.0] * 2 + [0.0] * 6 + [20.0] * 2
+    assert np.array_equal(movie.result[1].data, movie.found.volumes[2].data)
+    sent = [call._ngl_msg for call in movie.ngl_view._callbacks_before_loaded]
+    assert sum(message["methodName"] == "loadFile" for message in sent) == 3  # each state once
+    last = [message["args"] for message in sent if message["methodName"] == "setVisibility"][-3:]
+    assert last == [[False], [False], [True]]
+    words = movie.caption.value
+    assert "angle (°): <b>20.0</b>" in words and "occupancy: frames last" in words and "direction" in words
+    before = bytes(movie.strip.value)
+    movie.frame.value = 0
+    assert movie.play.value == 0 and bytes(movie.strip.value) != before
+
+
+def test_a_landscape_movie_by_default_goes_by_closeness_and_says_the_brownian_time(movie):
+    assert widgets.LandscapeMovie(movie.found).sequence.clock == "closeness"
+    walk = manifold.frame_sequence(movie.found.landscape, "Brownian", n_frames=5, interval=0.05, rng=0)
+    walking = widgets.LandscapeMovie(movie.found, sequence=walk)
+    walking.frame.value = 4
+    assert "0.20 L²/D" in walking.caption.value
 
 
 @pytest.fixture

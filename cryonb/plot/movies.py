@@ -11,7 +11,7 @@ from .movie_files import movie_writer
 from .style import png
 from .volumes import default_level, surface
 
-__all__ = ["write_projection_movie", "write_surface_movie"]
+__all__ = ["FRAME_MS", "distinct_states", "draw_strip", "write_projection_movie", "write_surface_movie"]
 
 FRAME_MS = {"closeness": 180, "occupancy": 80, "Brownian": 80}
 WIDTH, HEIGHT, DPI = 5.6, 4.4, 100  # of a frame, inches
@@ -46,7 +46,7 @@ def write_surface_movie(found, path, *, sequence=None, evidence=None):
 
     movie_writer(path)  # before the work
     sequence = frame_sequence(found.landscape, "closeness") if sequence is None else sequence
-    states, frame_of = _states(sequence)
+    states, frame_of = distinct_states(sequence)
     volumes = volumes_at(found, states)
     level = default_level(found.volumes[len(found.volumes) // 2])
     sides = [None, Rotation.from_euler("y", 90, degrees=True)]
@@ -75,7 +75,7 @@ def write_projection_movie(found, particles, path, *, sequence=None, evidence=No
     """
     movie_writer(path)  # before the work
     sequence = frame_sequence(found.landscape, "closeness") if sequence is None else sequence
-    states, frame_of = _states(sequence)
+    states, frame_of = distinct_states(sequence)
     stacks = projections_and_averages(found, particles, states)
     limits = [np.quantile(stack, [0.01, 0.995]) for stack in stacks]
 
@@ -88,7 +88,7 @@ def write_projection_movie(found, particles, path, *, sequence=None, evidence=No
     return _write(path, found, sequence, evidence, draw, states, frame_of)
 
 
-def _states(sequence):
+def distinct_states(sequence):
     """Distinct positions, increasing, and which of them each frame shows."""
     if sequence.positions.shape[1] != 1:
         raise ValueError(f"movies are drawn along one coordinate, this sequence has {sequence.positions.shape[1]}")
@@ -102,7 +102,7 @@ def _write(path, found, sequence, evidence, draw, states, frame_of):
         strip = figure.add_subplot(upper[0, 0].get_gridspec()[1, :])
         for ax in upper[1]:
             ax.remove()
-        _strip(strip, found, evidence, states[state])
+        draw_strip(strip, found, evidence, states[state])
         figure.suptitle(sequence.label, fontsize=9, x=0.02, ha="left")
         figure.supxlabel(_wrapped(sequence.unknown), fontsize=7, color="#666666")
 
@@ -117,7 +117,7 @@ def _write(path, found, sequence, evidence, draw, states, frame_of):
     return movie_writer(path)(path, frames, milliseconds=FRAME_MS[sequence.clock], back=not brownian)
 
 
-def _strip(ax, found, evidence, position):
+def draw_strip(ax, found, evidence, position):
     """Under the frame: where it is, and what stands behind it."""
     if evidence is not None:
         frame_evidence(evidence, frame=int(np.argmin(np.abs(evidence.positions - position))), ax=ax)

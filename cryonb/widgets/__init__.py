@@ -11,6 +11,7 @@ from .defocus import ThonRings
 from .image_formation import ImageFormation
 from .iterations import Iterations
 from .manifold import LandscapeExplorer
+from .movie import LandscapeMovie
 from .ngl import density_scene, nglview, view
 from .picking import PickingView
 from .reconstruction import BackProjection
@@ -28,6 +29,7 @@ __all__ = [
     "Iterations",
     "KernelBandwidth",
     "LandscapeExplorer",
+    "LandscapeMovie",
     "LandscapeSmoothness",
     "PickingView",
     "ResidueExplorer",

@@ -72,6 +72,10 @@ PANELS = [
     "scan = manifold.scan_smoothness(-0.5 * ((seen[:, None] - (edges[1:] + edges[:-1]) / 2) / 20) ** 2, edges)\n"
     "averages = np.array([frame.data.sum(axis=0) for frame in frames])\n"
     "turned = widgets.LandscapeSmoothness(scan, frames, [-60, 0, 60], averages=averages)\nturned",
+    "from types import SimpleNamespace\n"
+    "found = SimpleNamespace(landscape=scan.landscapes[scan.best], nodes=np.array([-60.0, 0.0, 60.0]),\n"
+    "                        volumes=frames, effective_particles=np.array([90.0, 20.0, 60.0]))\n"
+    "played = widgets.LandscapeMovie(found)\nplayed",
 ]
 """Cells of a notebook with the widgets that no whole-run notebook has."""
 

@@ -205,7 +205,7 @@ def test_panels_are_drawn_every_time_they_are_opened(lab):
     page = lab.open("panels.ipynb")
     for _ in range(2):
         lab.run_all(page)
-        movie, explorer, turned = lab.panels(page)
+        movie, explorer, turned, played = lab.panels(page)
         lab.settled(lab.pictures(movie))
         assert move_every_slider(lab, movie) == ["frame"]
     assert lab.execute(page, "print(movie.result is frames[2])") == "True"
@@ -214,5 +214,13 @@ def test_panels_are_drawn_every_time_they_are_opened(lab):
     assert move_every_slider(lab, turned) == ["smoothness λ (step)", "state"]
     wanted = "scan.landscapes[-1] is turned.result[0], turned.result[1], turned.result[2] is frames[2]"
     assert lab.execute(page, f"print({wanted})") == "True 60.0 True"
+    assert move_every_slider(lab, played) == ["frame"]
+    assert lab.execute(page, "print(played.frame.value, played.result[1] is played.volumes[-1])") == "15 True"
+    button = played.locator("button").first  # plays, from the last frame from the start, and pauses
+    button.click()
+    page.wait_for_timeout(1500)
+    button.click()
+    lab.settled(lab.pictures(played))
+    assert lab.execute(page, "print(0 < played.frame.value < 15)") == "True"
     assert not complaints(page)
     lab.close(page)
