@@ -152,3 +152,10 @@ def test_wrong_arguments_are_refused():
         DiffusionMap().fit(points, covariance=np.ones((30, 2)))
     with pytest.raises(ValueError, match="NaN"):
         DiffusionMap().fit(np.where(points == points[3], np.nan, points))
+
+
+def test_more_coordinates_or_neighbours_than_points():
+    points = np.random.default_rng(0).standard_normal((10, 3))
+    with pytest.warns(UserWarning, match="10 points have 8 coordinates, not 12"):
+        assert DiffusionMap(12).fit(points).embedding_.shape == (10, 8)
+    assert np.isfinite(DiffusionMap(2, n_neighbors=50).fit_transform(points)).all()

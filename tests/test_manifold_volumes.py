@@ -1,20 +1,23 @@
 """Principal volumes, likelihoods, volumes along a coordinate, gauges, and `embed`, on phantoms with known truth."""
 
+import warnings
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from scipy.stats import spearmanr
 
 from cryonb import ctf as ctf_room
-from cryonb import fourier, projection, rotations, simulate
+from cryonb import fourier, plot, projection, rotations, simulate
 from cryonb.manifold import (
     RigidBodyGauge,
     arclength,
     average_near_view,
     crowded_view,
     embed,
+    heterogeneity_test,
     image_log_likelihood,
     measure_volumes,
     principal_volumes,
@@ -428,6 +431,62 @@ def test_few_particles_bring_a_warning(two_state_rotor):
     particles = two_state_rotor[0]
     found = embed(particles[:180], rng=0, n_components=2, n_rounds=1, progress=False)
     assert any("Only 180 particles: below 200" in note for note in found.warnings)
+
+
+def test_few_particles_and_all_other_warnings_stand_on_the_figure(two_state_rotor):
+    found = embed(two_state_rotor[0][:180], rng=0, n_components=2, n_rounds=1, progress=False)
+    assert found.landscape.verdict != "resolved" and len(found.warnings) > 1
+    ax = plot.landscape(found, label="180 particles")
+    printed = " ".join(ax.get_title(loc="left").split())
+    assert all(note in printed for note in found.warnings)
+    quiet = plot.landscape(replace(found, warnings=(), landscape=replace(found.landscape, verdict="resolved")))
+    assert quiet.get_title(loc="left") == ""
+    plt.close("all")
+
+
+CENTRED = np.zeros((30, 2))
+
+
+def one_constant(particles):
+    images = np.array(particles.images)
+    images[7] = 3
+    return replace(particles, images=images)
+
+
+def shifted(particles, row, by):
+    shift = CENTRED.copy()
+    shift[row] = by
+    return replace(particles, poses=Poses(particles.poses.rotation, shift))
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (one_constant, "particle 7 is constant: all its pixels are 3"),
+    (lambda p: replace(p, images=np.zeros_like(p.images)), "particle 0 is constant: all its pixels are 0"),
+    (lambda p: shifted(p, 5, [0, -150.0]), r"particle 5 is shifted by 150 Å, its box is .* \(1 such particles\)"),
+    (lambda p: shifted(p, slice(None), 200.0), r"\(30 such particles\): poses of another box or pixel size"),
+])  # fmt: skip
+def test_constant_images_and_poses_of_another_box_are_refused(spoil, message):
+    particles = spoil(tiny(30)[0])
+    for question in (embed, heterogeneity_test, principal_volumes):
+        with pytest.raises(ValueError, match=message), warnings.catch_warnings():
+            warnings.simplefilter("error")  # one error, and nothing before it
+            question(
+                particles, rng=0, n_components=2, **({} if question is heterogeneity_test else {"progress": False})
+            )
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"n_components": 30}, "n_components must be at least 1 and at most 29, fewer than the 30 particles, got 30"),
+    ({"n_components": 0}, "n_components must be at least 1 .* got 0"),
+    ({"n_folds": 31}, "n_folds must be at least 2 and at most the number of particles, 30, got 31"),
+    ({"n_folds": 1}, "n_folds must be at least 2"),
+    ({"n_nodes": 3}, "n_nodes must be at least 4, got 3"),
+    ({"n_rounds": 0}, "n_rounds must be at least 1, got 0"),
+])  # fmt: skip
+def test_settings_that_the_particles_cannot_have_are_refused_before_the_work(settings, message, monkeypatch):
+    monkeypatch.setattr("cryonb.manifold.embedding.observe", None)
+    with pytest.raises(ValueError, match=message):
+        embed(tiny(30)[0], rng=0, progress=False, **settings)
 
 
 def test_what_cannot_be_embedded_is_refused():

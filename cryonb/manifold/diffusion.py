@@ -1,5 +1,7 @@
 """Diffusion map on a doubly stochastic nearest-neighbour graph, as a scikit-learn estimator."""
 
+import warnings
+
 import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
@@ -21,7 +23,7 @@ class DiffusionMap(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     n_components : int
-        Coordinates to keep.
+        Coordinates to keep; n points have no more than n − 2 (with a warning).
     n_neighbors : int
         Neighbours per point; at most n − 1 are used.
     bandwidth : float or None
@@ -79,6 +81,8 @@ class DiffusionMap(TransformerMixin, BaseEstimator):
         n = len(X)
         if self.n_components < 1:
             raise ValueError(f"n_components must be at least 1, got {self.n_components}")
+        if self.n_components > n - 2:
+            warnings.warn(f"{n} points have {n - 2} coordinates, not {self.n_components}", stacklevel=2)
         self._noise = _noise_share(covariance, X)
         self._points = X
         n_neighbors = min(self.n_neighbors, n - 1)

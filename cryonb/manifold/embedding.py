@@ -148,7 +148,8 @@ def embed(
     Raises
     ------
     ValueError
-        Poses or CTF missing, too few particles, NaN pixels, a gauge on another grid.
+        Poses or CTF missing, too few particles, NaN pixels or constant images, shifts beyond half the box, more
+        components or folds than particles, a gauge on another grid.
 
     Notes
     -----
@@ -158,6 +159,7 @@ def embed(
     """
     rng = np.random.default_rng(rng)
     notes = _check(particles)
+    _check_settings(len(particles), n_components, n_nodes, n_folds, n_rounds)
     seed = int(rng.integers(2**62))
     n_rounds = (1 if gauge is None else 3) if n_rounds is None else n_rounds
     n_nodes = int(np.clip(len(particles) // 40, 12, 40)) if n_nodes is None else n_nodes
@@ -274,6 +276,19 @@ def _check(particles):
     if widest[0] < 0.03:
         notes.append("The views lie on one great circle or fewer: parts of the volumes are not determined.")
     return notes
+
+
+def _check_settings(n, n_components, n_nodes, n_folds, n_rounds):
+    """Settings that these particles cannot have, before the work."""
+    limits = {  # least, most
+        "n_components": (n_components, 1, n - 1), "n_folds": (n_folds, 2, n), "n_nodes": (n_nodes, 4, np.inf),
+        "n_rounds": (n_rounds, 1, np.inf),
+    }  # fmt: skip
+    for name, (value, least, most) in limits.items():
+        if value is not None and not least <= value <= most:
+            above = f" and at most {most}, fewer than the {n} particles" if name == "n_components" else ""
+            above = f" and at most the number of particles, {n}" if name == "n_folds" else above
+            raise ValueError(f"{name} must be at least {least}{above}, got {value}")
 
 
 def _follow(job, principal, n_nodes, n_rounds, progress):

@@ -100,13 +100,15 @@ def observe(particles, *, resolution=None, workers=1):
     Raises
     ------
     ValueError
-        Poses or CTF missing, fewer than 20 particles, images that are not finite.
+        Poses or CTF missing, fewer than 20 particles, images that are not finite or constant, shifts beyond half the
+        box.
     """
     for name, hint in (("poses", "refine orientations first"), ("ctf", "estimate or read defocus first")):
         if getattr(particles, name) is None:
             raise ValueError(f"particles have no {name}: {hint}")
     if len(particles) < MINIMUM_PARTICLES:
         raise ValueError(f"expected at least {MINIMUM_PARTICLES} particles, got {len(particles)}")
+    _check_shifts(particles)
     finest = particles.size_px // 2 - 2
     radius = finest if resolution is None else min(finest, int(round(particles.box_size / resolution)))
     if radius < 3:
@@ -152,12 +154,28 @@ def concatenated(function, n, *, workers=1):
     return tuple(np.concatenate(arrays) for arrays in zip(*parts))
 
 
+def _check_shifts(particles):
+    """A particle's centre must lie in its own image."""
+    furthest, half = np.abs(particles.poses.shift).max(axis=1), particles.box_size / 2
+    if (furthest > half).any():
+        worst = int(furthest.argmax())
+        raise ValueError(
+            f"particle {worst} is shifted by {furthest[worst]:.0f} Å, its box is {2 * half:.0f} Å wide, so that its "
+            f"centre lies outside ({int((furthest > half).sum())} such particles): poses of another box or pixel size?"
+        )
+
+
 def _observe_chunk(particles, half, order, chunk):
-    chunk = particles[chunk]
+    first, chunk = chunk.start, particles[chunk]
     images = np.asarray(chunk.images, dtype=np.float32)
     finite = np.isfinite(images).all(axis=(1, 2))
     if not finite.all():
-        raise ValueError(f"particle {int(np.argmin(finite))} of the chunk has pixels that are not finite")
+        raise ValueError(f"particle {first + int(np.argmin(finite))} has pixels that are not finite")
+    constant = np.ptp(images, axis=(1, 2)) == 0
+    if constant.any():
+        raise ValueError(
+            f"particle {first + int(np.argmax(constant))} is constant: all its pixels are {images[constant][0, 0, 0]:g}"
+        )
     points = half.points[order]
     values = projection.to_half_plane(images, half)[:, order]
     values *= projection.shift_phases(points, -chunk.poses.shift, chunk.box_size)

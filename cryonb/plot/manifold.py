@@ -1,5 +1,7 @@
 """Draw conformations: the embedding, the energy landscape with its band and the truth, and the path through it."""
 
+import textwrap
+
 import numpy as np
 
 from .style import new_axes, styled
@@ -17,6 +19,7 @@ __all__ = [
 
 ENERGY_MAP = "viridis_r"  # wells bright, so that dark contours and the path show on them
 TRUTH = "#222222"
+WRAP = 80  # characters of a warning
 
 
 @styled
@@ -25,8 +28,8 @@ def landscape(result, *, ax=None, truth=None, label=None, path=None, band=True):
 
     Parameters
     ----------
-    result : EnergyLandscape
-        Unobserved bins stay empty.
+    result : EnergyLandscape, or manifold.ConformationalLandscape
+        Unobserved bins stay empty. Of the latter the warnings are printed, too.
     ax : Axes, optional
     truth : EnergyLandscape, or ndarray like ``result.energy_kt``, optional
         Drawn as a dashed line (one coordinate, any bins) or as dashed contours (two, the same bins).
@@ -41,11 +44,22 @@ def landscape(result, *, ax=None, truth=None, label=None, path=None, band=True):
     -------
     Axes
     """
+    if hasattr(result, "warnings"):
+        ax = landscape(result.landscape, ax=ax, truth=truth, label=label, path=path, band=band)
+        return _warned(ax, result.warnings)
     if hasattr(truth, "energy_kt"):
         truth = (truth.centers[0], truth.energy_kt) if truth.energy_kt.ndim == 1 else truth.energy_kt
     if result.energy_kt.ndim == 1:
         return _curve(result, ax, truth, label, band)
     return _map(result, ax, truth, path)
+
+
+def _warned(ax, warnings):
+    """Everything that speaks against a landscape, above it."""
+    if warnings:
+        lines = [line for each in warnings for line in textwrap.wrap(each, WRAP)]
+        ax.set_title("\n".join(lines), color="#D55E00", fontsize=8)
+    return ax
 
 
 def _curve(result, ax, truth, label, band):

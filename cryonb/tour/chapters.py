@@ -297,7 +297,7 @@ def _landscape(story, folder):
     with plt.style.context(plot.STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.6), width_ratios=[1.4, 1], layout="constrained")
         known = None if truth is None else truth_on(found.landscape, truth.landscape)
-        plot.landscape(found.landscape, ax=axes[0], truth=known, label="deconvolved")
+        plot.landscape(found, ax=axes[0], truth=known, label="deconvolved")
         axes[0].plot(found.counting.centers[0], found.counting.energy_kt, color="#D55E00", lw=1, label="by counting")
         axes[0].legend(fontsize=8)
         axes[0].set_ylim(-0.2, 1.5 * np.nanmax(found.landscape.energy_kt) + 1)  # a band without end hides the curve
