@@ -417,7 +417,7 @@ def _nulls(particles, found, rng, options, n_nulls):
             false += null.landscape.verdict == "resolved"
         yield Answer(
             doubt, 100 * false / n_nulls, "%", "red" if false else "green",
-            f"{kind}: {n_nulls} embedded, {false} called resolved, {refused} refused with an error.",
+            f"{kind}: {n_nulls} tried, {false} called resolved, {refused} refused with an error.",
         )  # fmt: skip
 
 
