@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _kernels
 from .fragments import FragmentLibrary
-from .minimise import RAMA_KT, REFERENCE, SIDE_WEIGHT, _rama_kind, ramachandran_energy
+from .minimise import METALS, RAMA_KT, REFERENCE, SIDE_WEIGHT, _rama_kind, ramachandran_energy
 from .residues import SLOTS, Chains, atom_names, place_atom
 
 __all__ = ["Annealer"]
@@ -19,8 +19,14 @@ __all__ = ["Annealer"]
 CUTOFF_NM, DIELECTRIC = 0.9, 78.3
 HYDROGEN_DALTON = 3.0  # taken from the heavy atom, so that 2 fs are stable
 STEP_PS, FRICTION_PER_PS = 0.002, 5.0
-REACH = 12.0  # Å from the protein within which the rest keeps it out
-FIXED_SIGMA_NM, FIXED_EPSILON_KJ = 0.33, 0.4  # Lennard-Jones of an atom that stays, about that of a carbon
+REACH = 8.0  # Å from the protein within which the rest keeps it out
+# Lennard-Jones of an atom that stays, σ in nm and ε in kJ/mol: Cornell et al., J Am Chem Soc 117:5179 (1995); hydrogens
+# as those on carbon
+FIXED = {
+    "C": (0.340, 0.360), "N": (0.325, 0.711), "O": (0.296, 0.879), "S": (0.356, 1.046), "P": (0.374, 0.837),
+    "H": (0.247, 0.066),
+}  # fmt: skip
+FIXED_METAL, FIXED_OTHER = (0.15, 0.05), (0.34, 0.36)  # a metal without charge only keeps others out
 WARM = 400.0  # K
 ANNEAL_WEIGHT, FADE = 10.0, 2  # kJ/mol at 3 Å; falls as (3 Å / resolution)²; set as `minimise.FADE` was
 BRIDGED = 2.6  # Å between sulphurs that are bonded
@@ -128,15 +134,18 @@ class Annealer:
         from scipy.spatial import cKDTree
 
         alone, present = _alone(self.chains)[:, None], self.chains.present
-        near = np.concatenate([self.chains.others, self.chains.xyz[present & alone]])
-        near = near[cKDTree(self.chains.xyz[present & ~alone]).query(near)[0] < REACH]
-        self._neighbours = near
+        own = [atom_names(str(name)) for name in self.chains.names]
+        elements = [own[i][slot][0] for i, slot in np.argwhere(present & alone)]
+        points = np.concatenate([self.chains.others, self.chains.xyz[present & alone]])
+        elements = np.concatenate([self.chains.other_elements, np.array(elements, dtype=str)])
+        near = cKDTree(self.chains.xyz[present & ~alone]).query(points, distance_upper_bound=REACH)[0] < np.inf
+        self._neighbours = points[near]
         for force in system.getForces():
             if isinstance(force, self._mm.NonbondedForce):
                 force.setReactionFieldDielectric(DIELECTRIC)
-                for _ in near:
+                for element in elements[near].tolist():
                     system.addParticle(0.0)
-                    force.addParticle(0.0, FIXED_SIGMA_NM, FIXED_EPSILON_KJ)
+                    force.addParticle(0.0, *FIXED.get(element, FIXED_METAL if element in METALS else FIXED_OTHER))
 
     def _map_force(self, system):
         names = [atom_names(str(name)) for name in self.chains.names]

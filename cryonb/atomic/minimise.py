@@ -34,8 +34,11 @@ SIDE_WEIGHT = {
     **dict.fromkeys(("ARG", "LYS", "GLU", "MET", "ASP"), 0.66),
     **dict.fromkeys(("CYS", "GLN", "HIS", "ASN", "THR", "SER"), 0.71),
 }  # Wang et al., eLife 5:e17219 (2016); the rest 0.78
-RADIUS = {"C": 1.72, "N": 1.5, "O": 1.42, "S": 1.75}  # Å, of united atoms
+RADIUS = {"C": 1.72, "N": 1.5, "O": 1.42, "S": 1.75, "P": 1.8, "H": 1.1, "Cl": 1.75, "Br": 1.85, "I": 1.98}
+OTHER_RADIUS = 1.7  # Å, of united atoms as all in the table; metals and what is not in it
 POLAR = 2.75  # Å between nitrogen and oxygen that may share a hydrogen
+COORDINATED = 2.0  # Å between a metal and nitrogen, oxygen or sulphur
+METALS = ("Li", "Na", "Mg", "K", "Ca", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Mo", "Cd", "Hg")
 
 
 def map_weight(resolution):
@@ -178,7 +181,8 @@ class Field:
         )
         self._collect()
         names = [atom_names(name) for name in chains.names]
-        element = np.full(self.size, "C")
+        element = np.full(self.size, "C", dtype="<U2")
+        element[n * SLOTS :] = chains.other_elements
         weight = np.zeros(self.size)
         charge = {"C": 6, "N": 7, "O": 8, "S": 16}
         for i, atoms in enumerate(names):
@@ -365,7 +369,11 @@ class Window:
 
 def _reach(element, contacts):
     """Distance in Å below which two atoms repel each other."""
-    radius = np.vectorize(RADIUS.get)(element) if len(element) else np.zeros(0)
+    kinds, kind = np.unique(element, return_inverse=True)
+    radius = np.array([RADIUS.get(name, OTHER_RADIUS) for name in kinds.tolist()] or [0.0])[kind]
     first, second = element[contacts[:, 0]], element[contacts[:, 1]]
-    polar = np.isin(first, ["N", "O", "S"]) & np.isin(second, ["N", "O", "S"]) & ((first != "S") | (second != "S"))
-    return np.where(polar, POLAR, radius[contacts[:, 0]] + radius[contacts[:, 1]] - 0.1)
+    one, two = np.isin(first, ["N", "O", "S"]), np.isin(second, ["N", "O", "S"])
+    polar = one & two & ((first != "S") | (second != "S"))
+    metal = (one & np.isin(second, METALS)) | (two & np.isin(first, METALS))
+    apart = np.where(polar, POLAR, radius[contacts[:, 0]] + radius[contacts[:, 1]] - 0.1)
+    return np.where(metal, COORDINATED, apart)

@@ -23,6 +23,7 @@ from .minimise import RAMA_CELLS, SLOTS, Field, map_weight, ramachandran_energy
 from .moves import Move, close_disulfides, fit_rotamers, flip_peptides, replace_fragment, shift_registers
 from .residues import CA, main_chain_angles
 from .rotamers import side_chain_support
+from .surroundings import require_inside
 
 __all__ = ["Protocol", "Rebuilt", "map_support", "rebuild", "suspicion", "training_map"]
 
@@ -34,6 +35,7 @@ WEIGHTS = (0.45, 0.05, 0.15, 0.35)  # density, density against the neighbourhood
 NEIGHBOURHOOD = 10.0  # Å
 LENGTHS = (7, 8, 9)  # residues of a fragment
 TEMPERATURE = 4.0  # kJ/mol of the Metropolis choice among fragments
+STANDING = 12.0  # Å from the chains within which what stays where it is keeps them out
 LARGE = 1200  # residues above which chains are rebuilt one after another, the rest standing still
 
 
@@ -109,18 +111,9 @@ def training_map(half_map, chains, resolution):
     ValueError
         Atoms outside the map, a constant or non-finite map, a resolution beyond Nyquist.
     """
-    if not np.isfinite(half_map.data).all():
-        raise ValueError(f"{half_map!r}: expected finite values, got NaN or infinite ones")
+    require_inside(half_map, chains)
     xyz = chains.xyz[chains.present]
     voxels = (xyz - half_map.origin) / half_map.voxel_size
-    outside = ((voxels < 0) | (voxels > half_map.size_px - 1)).any(axis=1)
-    if outside.any():
-        low, high = half_map.origin, half_map.origin + (half_map.size_px - 1) * half_map.voxel_size
-        raise ValueError(
-            f"{int(outside.sum())} of {len(xyz)} atoms lie outside the map, which reaches from {low.round(1).tolist()} "
-            f"to {high.round(1).tolist()} Å; the model reaches from {xyz.min(0).round(1).tolist()} to "
-            f"{xyz.max(0).round(1).tolist()} Å"
-        )
     whole = prepare_map(half_map, resolution)
     first = np.floor(voxels.min(axis=0) - MARGIN / half_map.voxel_size).astype(int)
     size = int(np.ceil((voxels.max(axis=0) + MARGIN / half_map.voxel_size - first).max())) + 1
@@ -279,7 +272,9 @@ def _begin(chains, volume, resolution, protocol, library):
 
 
 def _field(chains, volume, resolution, protocol, library):
-    return Field(chains, volume, map_weight=map_weight(resolution), ramachandran=protocol.ramachandran and library)
+    return Field(
+        chains.near(STANDING), volume, map_weight=map_weight(resolution), ramachandran=protocol.ramachandran and library
+    )
 
 
 def _one_seed(job):
