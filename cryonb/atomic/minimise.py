@@ -9,6 +9,7 @@ import functools
 import numpy as np
 import scipy.ndimage
 import scipy.sparse
+from scipy.spatial import cKDTree
 
 from ..protein import dihedral
 from ..types import Volume
@@ -16,6 +17,7 @@ from . import _kernels
 from .density import spline_coefficients
 from .fragments import FragmentLibrary, fragment_library
 from .geometry import CLOSURES, MAIN_CHAIN, PLANAR_CHI, SIDE_CHAINS
+from .links import angle_length, fixed_bonds
 from .residues import SLOTS, C, Chains, atom_names, build_side_chain
 
 __all__ = ["Field", "Window", "map_weight", "ramachandran_energy"]
@@ -249,6 +251,7 @@ class Field:
             torsions.append((here + 3, here + 2, ahead, ahead + 1, np.pi if bent else 0.0, PLANE, 1))
             if chains.names[i + 1] == "PRO":  # its ring lies in the peptide plane
                 torsions.append((here + 1, here + 2, ahead, ahead + 6, np.pi if bent else 0.0, PLANE / 2, 1))
+        self._link(pairs, bonds)
         pairs = np.array(pairs)
         self.pairs, self.length, self.stiff = pairs[:, :2].astype(np.int64), pairs[:, 2].copy(), pairs[:, 3].copy()
         torsions = np.array(torsions)
@@ -264,6 +267,28 @@ class Field:
         graph = ((graph + graph.T) > 0).astype(np.int64).tocsr()
         near = (graph + graph @ graph + graph @ graph @ graph).tocsr()
         self.bonded_start, self.bonded = near.indptr.astype(np.int64), near.indices.astype(np.int64)
+
+    def _link(self, pairs, bonds):
+        """Terms of bonds to what stays where it is, appended."""
+        chains, behind = self.chains, len(self.chains) * SLOTS
+        if not chains.links:
+            return
+        length = {(a, b): value for a, b, value, stiff in pairs if stiff == BOND}
+        length |= {(b, a): value for (a, b), value in length.items()}
+        _, which = cKDTree(chains.others).query([link.point for link in chains.links])
+        elements = chains.other_elements
+        for link, first in zip(chains.links, which.tolist()):
+            own, own_element = link.residue * SLOTS + link.slot, atom_names(chains.names[link.residue])[link.slot][0]
+            pairs.append((own, behind + first, link.length, BOND))
+            bonds.append((own, behind + first))
+            for (a, b), value in length.items():
+                if a == own:
+                    pairs.append((b, behind + first, angle_length(value, link.length, own_element), ANGLE))
+            for one, two in fixed_bonds(chains.others, elements, first):
+                bonds.append((behind + one, behind + two))
+                if one == first:
+                    apart = float(np.linalg.norm(chains.others[one] - chains.others[two]))
+                    pairs.append((own, behind + two, angle_length(apart, link.length, elements[first]), ANGLE))
 
     def _cis(self, linked):
         """Which linked peptides before proline are cis; every other is taken for trans."""

@@ -183,11 +183,15 @@ def refine_model(
 def _contacts(chains, xyz):
     """A note of how many atoms are in each other's way at what stays where it is, before and after."""
     kept = chains.others[~np.isin(chains.other_elements, METALS)]  # which are coordinated at 2 Å
+    for link in chains.links:
+        kept = kept[np.linalg.norm(kept - link.point, axis=1) > TOUCHING]
     if not len(kept):
         return []
     tree = cKDTree(kept)
     before, after = (int((tree.query(x[chains.present])[0] < TOUCHING).sum()) for x in (chains.xyz, xyz))
-    return [f"atoms within {TOUCHING:g} Å of what stays where it is, metals aside: {before} before, {after} after"]
+    return [
+        f"atoms within {TOUCHING:g} Å of what stays where it is, metals and bonds aside: {before} before, {after} after"
+    ]
 
 
 def _wrong(model, chains, volume, resolution):

@@ -8,6 +8,7 @@ from scipy.spatial import cKDTree
 from ..protein import backbone_torsions, dihedral
 from ..types import AtomicModel
 from .geometry import CHAIN_ATOMS, SIDE_CHAINS, SYNONYMS
+from .links import cut_links, file_links
 
 __all__ = ["Chains", "atom_names", "build_side_chain", "chi_angles", "main_chain_angles", "place_atom"]
 
@@ -138,6 +139,8 @@ class Chains:
         Heavy atoms of everything else: nucleic acids, ligands, incomplete residues, chains that are not asked for;
         they stay where they are.
     other_elements : ndarray (m,) of str
+    links : tuple of Link
+        Bonds to such atoms.
     model : AtomicModel
         Where it came from.
     """
@@ -148,6 +151,7 @@ class Chains:
     sites: tuple
     others: np.ndarray
     other_elements: np.ndarray
+    links: tuple
     model: AtomicModel
 
     @classmethod
@@ -163,11 +167,12 @@ class Chains:
         ValueError
             No residue with N, CA and C.
         """
-        names, blocks, sites, others, elements = [], [], [], [], []
+        names, blocks, sites, others, elements, places = [], [], [], [], [], {}
         for chain in model.structure[0]:
             unlikely = _unlikely(chain)
             for number, residue in enumerate(chain):
                 if number in unlikely:
+                    places[chain.name, number] = -1
                     continue
                 name = SYNONYMS.get(residue.name, residue.name)
                 best = _best_conformer(residue)
@@ -180,6 +185,7 @@ class Chains:
                     found = best.get(atom) or (best.get("SE") if atom == "SD" else None)
                     if found:
                         block[slot] = found[0]
+                places[chain.name, number] = len(names)
                 names.append(name)
                 blocks.append(block)
                 sites.append((chain.name, str(residue.seqid), residue.seqid.num))
@@ -188,7 +194,8 @@ class Chains:
         xyz = np.array(blocks)
         return cls(
             np.array(names), xyz, _segments(xyz, sites), tuple(site[:2] for site in sites),
-            np.array(others, dtype=np.float64).reshape(-1, 3), np.array(elements, dtype=str), model,
+            np.array(others, dtype=np.float64).reshape(-1, 3), np.array(elements, dtype=str),
+            file_links(model.structure, places, xyz, lambda i, atom: _slot(names[i], atom)), model,
         )  # fmt: skip
 
     def __len__(self):
@@ -220,13 +227,17 @@ class Chains:
         residues : ndarray (k,) int
             In order.
         """
-        rest = np.setdiff1d(np.arange(len(self)), residues)
+        kept = np.isin(np.arange(len(self)), residues)
+        rest = np.flatnonzero(~kept)
+        number = {int(old): new for new, old in enumerate(residues)}
+        links = self.links + cut_links(self.names, self.xyz, self.segment, kept, CB + 1)
         there = self.present[rest]
         elements = [atom[0] for i, row in zip(rest, there) for atom, has in zip(atom_names(self.names[i]), row) if has]
         return replace(
             self, names=self.names[residues], xyz=self.xyz[residues], segment=self.segment[residues],
             sites=tuple(self.sites[i] for i in residues), others=np.concatenate([self.others, self.xyz[rest][there]]),
             other_elements=np.concatenate([self.other_elements, np.array(elements, dtype=str)]),
+            links=tuple(link.moved_to(number[link.residue]) for link in links if link.residue in number),
         )  # fmt: skip
 
     def named(self, chains):
@@ -392,6 +403,11 @@ def main_chain_angles(chains):
     """
     linked = np.append(False, chains.segment[1:] == chains.segment[:-1])
     return backbone_torsions(chains.xyz[:, N], chains.xyz[:, CA], chains.xyz[:, C], linked)
+
+
+def _slot(name, atom):
+    names = atom_names(name)
+    return names.index(atom) if atom in names else -1
 
 
 def _is_protein(residue):
