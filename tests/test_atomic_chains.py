@@ -1,5 +1,7 @@
 """Some chains of a file are refined, the rest stays as it is: as atoms, as density, and in the file that is written."""
 
+import importlib.util
+import sys
 from dataclasses import replace
 
 import gemmi
@@ -119,6 +121,7 @@ def test_only_the_neighbours_density_is_taken_out(crowd, shaken):
     clean = simulate.half_maps(crowd, 3.0, rng=0).clean
     part = Chains.of(shaken).named(["A"])
     left = isolated_map(clean.with_data(7 * clean.data + 2), part)
+    assert left.size_px < clean.size_px and left.voxel_size == clean.voxel_size
     own, true = part.present, Chains.of(crowd).xyz[:24]
     at_own, at_rest = (sample(left, points) for points in (true[own], part.others))
     was = [7 * sample(clean, points) for points in (true[own], part.others)]
@@ -216,3 +219,17 @@ def test_command_refines_a_chain(shaken, halves, tmp_path, capsys):
     assert len(table) == 25 and {line.split(",")[0] for line in table[1:]} == {"A"}
     start = io.read_model(tmp_path / "start.cif")
     assert rows(io.read_model(tmp_path / "out" / "model.cif"), "A") == rows(start, "A")
+
+
+def test_an_unbound_form_is_laid_over_the_bound_one(shared_data, root, monkeypatch):
+    """The start of ``benchmarks/atomic.py --start unbound``: the same residues, no ligands, apart but not far."""
+    where = importlib.util.spec_from_file_location("atomic_benchmark", root / "benchmarks" / "atomic.py")
+    benchmark = importlib.util.module_from_spec(where)
+    monkeypatch.setitem(sys.modules, "atomic_benchmark", benchmark)  # its dataclass looks itself up there
+    where.loader.exec_module(benchmark)
+    case = benchmark.unbound_case("1A2K_l_bound", 3.0, 1)
+    assert case.truth.names.tolist() == case.start.names.tolist() and case.truth.sites == case.start.sites
+    assert len(case.truth) == 195 and len(case.start.others) == 0
+    off, _ = benchmark.deviations(case.truth, case.start.xyz)
+    assert 0.3 < np.median(off) < 0.7 and 1.0 < np.sqrt((off**2).mean()) < 1.3
+    assert np.array_equal(case.flipped, benchmark.flipped(case.truth, case.start.xyz)) and not case.register.any()

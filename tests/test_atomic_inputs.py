@@ -141,6 +141,15 @@ def test_a_trace_and_what_is_no_protein_are_refused(crambin, halves):
 
     with pytest.raises(ValueError, match="a Cα trace is not enough"):
         refined(halves, changed(crambin, trace))
+
+    def double(chain):
+        for residue in [residue.clone() for residue in chain][:10]:
+            for atom in residue:
+                atom.pos.x += 40
+            chain.add_residue(residue)
+
+    with pytest.raises(ValueError, match="A/THR 1 is there twice, at two places"):
+        refined(halves, changed(crambin, double))
     with pytest.raises(TypeError, match="model must be an AtomicModel"):
         refined(halves, crambin.structure)
 

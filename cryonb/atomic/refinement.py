@@ -130,7 +130,8 @@ def refine_model(
     Wang et al., eLife 5:e17219 (2016), with directed moves before fragments. The second half map is read only after
     the last model is made. What is not refined stays where it is and keeps the rest out. Its density is subtracted from
     each half map, scaled to it shell by shell (`cryonb.atomic.surroundings.isolated_map`), and all scores but clashes
-    are those of the refined residues in what is left; docs/atoms_rebuild.md says what that changes.
+    are those of the refined residues in what is left. A ribosomal protein shaken by 2 Å ends 0.27 Å from the truth at
+    3 Å, 0.33 Å with its neighbours' density left in; shaken by 1 Å at 4 Å, 0.59 and 0.64 Å (docs/atoms_rebuild.md).
     """
     _same_grid(half_map_1, half_map_2)
     chains, notes = _complete(model, chains)
@@ -241,6 +242,14 @@ def _complete(model, names):
     found, notes = Chains.of(model), []
     if names is not None:
         found = found.named([names] if isinstance(names, str) else names)
+    seen = set()
+    for i, site in enumerate(found.sites):
+        if site in seen:
+            raise ValueError(
+                f"{found.label(i)} is there twice, at two places; expected one residue of each number in a chain: give "
+                "each chain a name of its own"
+            )
+        seen.add(site)
     missing = int((found.expected & ~found.present).sum())
     side = found.expected[:, 5:].sum()
     if side and (found.expected & ~found.present)[:, 5:].sum() > 0.5 * side:

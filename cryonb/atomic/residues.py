@@ -15,6 +15,7 @@ __all__ = ["Chains", "atom_names", "build_side_chain", "chi_angles", "main_chain
 N, CA, C, OXYGEN, CB = range(5)
 SLOTS = 14
 LINK_CA = 8.0  # Å: neighbours by number are linked unless their Cα lie farther apart
+SAME_PLACE = 3.0  # Å between Cα of two kinds of residue that share a place
 LINK_BOND = 2.0  # Å: residues whose numbers jump are linked if C and N are bonded
 
 
@@ -415,14 +416,16 @@ def _is_protein(residue):
 
 
 def _unlikely(chain):
-    """Of amino acids that share a place in a chain, the numbers of all but the one of highest occupancy."""
-    share, unlikely = {}, set()
-    for number, residue in enumerate(chain):
-        alpha = [atom.occ for atom in residue if atom.name == "CA"] if _is_protein(residue) else []
-        if alpha:
-            share.setdefault(str(residue.seqid), []).append((-max(alpha), number))
+    """Of amino acids of one number at one place, the positions in the chain of all but that of highest occupancy."""
+    share = {}
+    for position, residue in enumerate(chain):
+        alpha = [(-atom.occ, position, atom.pos) for atom in residue if atom.name == "CA"]
+        if alpha and _is_protein(residue):
+            share.setdefault(str(residue.seqid), []).append(min(alpha, key=lambda row: row[0]))
+    unlikely = set()
     for rivals in share.values():
-        unlikely |= {number for _, number in sorted(rivals)[1:]}
+        first, *rest = sorted(rivals, key=lambda row: row[:2])
+        unlikely |= {position for _, position, point in rest if point.dist(first[2]) < SAME_PLACE}
     return unlikely
 
 
