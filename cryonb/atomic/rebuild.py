@@ -121,9 +121,12 @@ def training_map(half_map, chains, resolution):
     first = np.clip(first, 0, half_map.size_px - size)
     cut = tuple(slice(start, start + size) for start in first[::-1])
     part = Volume(whole.data[cut], whole.voxel_size, whole.origin + first * whole.voxel_size)
-    grid = np.stack(np.meshgrid(*[np.arange(size)] * 3, indexing="ij"), axis=-1)[..., ::-1] * part.voxel_size
-    near = cKDTree(xyz - part.origin).query(grid.reshape(-1, 3), distance_upper_bound=NEAR)[0] < np.inf
-    unit = float(np.sqrt((part.data.ravel()[near].astype(np.float64) ** 2).mean()))
+    near, tree = np.zeros(part.data.shape, dtype=bool), cKDTree(xyz - part.origin)
+    y, x = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+    for z in range(size):  # plane by plane: of a whole ribosome's box all points at once take 2 GB
+        plane = np.stack([x, y, np.full_like(x, z)], axis=-1) * part.voxel_size
+        near[z] = tree.query(plane, distance_upper_bound=NEAR)[0] < np.inf
+    unit = float(np.sqrt((part.data[near].astype(np.float64) ** 2).mean()))
     return part.with_data(part.data / unit)
 
 
