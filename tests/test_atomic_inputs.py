@@ -96,6 +96,7 @@ def test_unknown_ligands_and_modified_residues_are_rigid(crambin, halves, anneal
     model = changed(crambin, add)
     found = refined(halves, model, annealed=annealed)
     assert len(found.sites) == 45 and any("stay where they are" in note for note in found.notes)
+    assert "bonds to what stays where it is were kept: A/ARG 10, A/ASN 12" in found.notes
     for name in ("XAA", "Q0Q"):
         before, after = (
             [(a.name, tuple(a.pos.tolist()), a.b_iso) for r in m.structure[0][0] if r.name == name for a in r]

@@ -264,6 +264,9 @@ def _complete(model, names):
             f"{len(found.others)} atoms that are not refined stay where they are, and their density was taken out of "
             "the maps"
         )
+    if found.links:
+        labels = ", ".join(dict.fromkeys(found.label(link.residue) for link in found.links))
+        notes.append(f"bonds to what stays where it is were kept: {labels}")
     return found.completed().near(STANDING), notes
 
 
