@@ -204,15 +204,20 @@ def main():
     print(json.dumps(found))
 
 
+def share(some, of):
+    """A ratio; None of nothing."""
+    return some / of if of else None
+
+
 def summary(rows):
     """The numbers of one method over its rows."""
     total = {key: sum(row[key] for row in rows) for key in ("shifts", "shifts_repaired", "flips", "flips_repaired")}
     residues = sum(row["residues"] for row in rows)
     median = {key: float(np.median([row[key] for row in rows])) for key in rows[0] if isinstance(rows[0][key], float)}
     return {
-        "auprc": median["auprc"], "register_repaired": total["shifts_repaired"] / max(1, total["shifts"]),
+        "auprc": median["auprc"], "register_repaired": share(total["shifts_repaired"], total["shifts"]),
         "false_register_per_1000": 1000 * sum(row["false_registers"] for row in rows) / residues,
-        "flips_repaired": total["flips_repaired"] / max(1, total["flips"]), "ca_rmsd_median": median["ca_end"],
+        "flips_repaired": share(total["flips_repaired"], total["flips"]), "ca_rmsd_median": median["ca_end"],
         "molprobity_median": median["molprobity"], "rama_favoured_median": median["rama"],
         "ca_rmsd_start_median": median["ca_start"], "ifsc_free_median": median["ifsc_free"],
         "ifsc_gap_median": median["ifsc_gap"], "cpu_minutes_median": median["cpu_minutes"],
