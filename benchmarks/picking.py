@@ -86,7 +86,7 @@ def after_clicks(found):
 def simulated(n):
     """Every picker on fields of ribosomes, with and without carbon and dirt; summary and found."""
     ribosome = samples.ribosome()
-    references = picking.reference_images(ribosome.volume(96, 4.0), order=1)
+    references = picking.reference_images(ribosome.volume(96, 4.0), order=2)
     rows, found, fields = [], [], []
     for number, defocus in enumerate(np.linspace(15_000, 25_000, n)):
         dirty = {"ice_gradient": 0.6, "carbon": 0.15, "contaminants": 4} if number % 2 else {}
@@ -101,7 +101,7 @@ def simulated(n):
         templates, plain = (
             picking.score_picks(
                 picking.pick_templates(
-                    candidates.prepared, references, RIBOSOME, pixel_size=4.0, ctf=ctf, angle_step=ANGLE_STEP
+                    micrograph, references, RIBOSOME, pixel_size=4.0, ctf=ctf, angle_step=ANGLE_STEP
                 ),
                 truth.centres,
             )

@@ -170,6 +170,31 @@ def test_recentring_brings_picks_nearer_to_the_truth(ribosomes, candidates):
     np.testing.assert_array_equal(recentred(candidates.prepared, few), few)
 
 
+def test_templates_of_close_views_place_picks_to_a_fraction_of_the_searched_pixels(ribosomes, candidates):
+    micrograph, truth = ribosomes
+    references = picking.reference_images(samples.ribosome().volume(96, 4.0), order=2)
+    searched, fine = (
+        picking.score_picks(
+            picking.pick_templates(image, references, 300.0, pixel_size=4.0, ctf=truth.ctf, angle_step=10),
+            truth.centres,
+        )
+        for image in (candidates.prepared, micrograph)
+    )
+    assert fine.f1 >= searched.f1 >= 0.95
+    assert fine.centring_error < 0.02 * 300 < searched.centring_error
+
+
+def test_template_picks_at_the_edge_and_beside_dead_pixels_are_placed_too():
+    places = [(20, 22), (280, 60), (150, 222), (100, 100)]
+    data = discs(places, depth=6).data.copy()
+    data[80:84, 80:84] = np.nan
+    y, x = np.mgrid[-20:21, -20:21]
+    shape = np.exp(-2 * (x**2 + y**2) / 100)
+    picks = picking.pick_templates(Micrograph(data, 5.0), shape, 130.0, pixel_size=5.0, angle_step=360, threshold=5)
+    found = picking.score_picks(picks, places)
+    assert found.f1 == 1.0 and found.centring_error < 0.5 * 5.0
+
+
 def test_some_nan_pixels_are_masked():
     data = discs(PLACES).data.copy()
     data[0:20, 0:20] = np.nan
