@@ -147,6 +147,18 @@ def test_what_is_not_named_stays_as_it_is(crowd, shaken, halves):
         refine_model(halves.half_1, halves.half_2, shaken, 3.0, rng=0, chains="X", protocol=QUICK)
 
 
+@pytest.mark.parametrize("first", [1, 3])  # glycine, which has no torsions of its own, and tyrosine
+def test_a_chain_of_one_residue(crowd, first):
+    pytest.importorskip("openmm")
+    structure = crowd.structure.clone()
+    structure[0].add_chain(fragment("Z", first, 1, offset=-14.0))
+    model = AtomicModel(structure)
+    halves = simulate.half_maps(model, 3.0, rng=0)
+    protocol = replace(QUICK, anneal=True)
+    found = refine_model(halves.half_1, halves.half_2, model, 3.0, rng=0, chains=["Z"], protocol=protocol)
+    assert len(found.sites) == 1 and rows(found.model, "Z") == rows(model, "Z")
+
+
 def test_contacts_are_by_element(crowd):
     """A zinc may come as near to oxygen as it does in crystals, a phosphorus may not."""
     part = Chains.of(crowd).named(["A"]).completed()

@@ -254,7 +254,7 @@ class Field:
         self._link(pairs, bonds)
         pairs = np.array(pairs)
         self.pairs, self.length, self.stiff = pairs[:, :2].astype(np.int64), pairs[:, 2].copy(), pairs[:, 3].copy()
-        torsions = np.array(torsions)
+        torsions = np.array(torsions, dtype=np.float64).reshape(-1, 7)
         self.torsions = torsions[:, :4].astype(np.int64)
         self.angle, self.hard, self.fold = (torsions[:, k].copy() for k in (4, 5, 6))
         inner = np.flatnonzero(np.isin(np.arange(len(chains)), linked) & np.isin(np.arange(len(chains)), linked + 1))

@@ -194,6 +194,8 @@ def suspicion(field, xyz):
 
 
 def _standard(values):
+    if np.isnan(values).all():
+        return np.zeros(len(values))
     deviation = np.nanstd(values)
     return (values - np.nanmean(values)) / (deviation if deviation > 0 else 1.0)
 
@@ -309,7 +311,7 @@ def _rebuild_part(field, xyz, resolution, protocol, library, rng):
     for round_ in range(protocol.rounds):
         xyz, made = _fragments(field, xyz, protocol, library, rng, CUTS[min(round_, len(CUTS) - 1)])
         moves += made
-        if protocol.anneal:
+        if protocol.anneal and chains.linked:
             closed = [m.residues for m in moves if m.kind == "disulfide"]
             if annealer is None or closed != bridges:
                 from .anneal import Annealer

@@ -275,7 +275,7 @@ def _finish(chains, full, resolution, protocol, library):
     volume = training_map(full, chains, resolution)
     field = Field(chains, volume, map_weight=map_weight(resolution), ramachandran=protocol.ramachandran)
     xyz, _ = field.window(range(len(chains)), chains.xyz).minimise(chains.xyz, steps=30)
-    if protocol.anneal and len(chains) <= LARGE:
+    if protocol.anneal and chains.linked and len(chains) <= LARGE:
         from .anneal import Annealer
 
         annealer = Annealer(chains.moved(xyz), ramachandran=protocol.ramachandran)

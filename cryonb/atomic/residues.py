@@ -216,6 +216,11 @@ class Chains:
         count = np.array([len(atom_names(name)) for name in self.names])
         return np.arange(SLOTS)[None, :] < count[:, None]
 
+    @property
+    def linked(self):
+        """Whether any residue is linked to another: ff14SB has no form for one that is not."""
+        return len(set(self.segment.tolist())) < len(self)
+
     def moved(self, xyz):
         """The same chains with other coordinates (n, 14, 3)."""
         return replace(self, xyz=np.asarray(xyz, dtype=np.float64))
