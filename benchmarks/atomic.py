@@ -2,19 +2,22 @@
 
     python benchmarks/atomic.py --quick
     python benchmarks/atomic.py --resolutions 3.0 4.0 --models 10
+    python benchmarks/atomic.py --quick --start unbound --peer openmm
 
 Chains are crystal structures of the developers' folder ``../shared/data`` (docking benchmark 5); their homologues
 leave the fragment library. The start has peptides turned, wrong rotamers and register shifts
-planted in it (`simulate.plant_errors`) and is relaxed into the training half map. Prints a row for each case, and one
-JSON object last.
+planted in it (`simulate.plant_errors`) and is relaxed into the training half map; or it is the unbound form, laid over
+the bound one in whose map it is put. Prints a row for each case, and one JSON object last.
 """
 
 import argparse
 import json
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from cryonb import atomic, io, simulate
 from cryonb.atomic.moves import shift_registers
@@ -45,21 +48,63 @@ def average_precision(wrong, score):
     return float((np.cumsum(hit) / np.arange(1, len(hit) + 1))[hit].mean()) if hit.any() else float("nan")
 
 
-def one_case(name, resolution, seed, protocol, library, workers):
-    """Numbers of one chain at one resolution."""
-    model = io.read_model(DATA / f"{name}.pdb.gz")
-    truth = atomic.Chains.of(model).completed()
+@dataclass(frozen=True)
+class Case:
+    """A start, what it should become, and where it is known to be wrong."""
+
+    truth: atomic.Chains
+    start: atomic.Chains
+    halves: simulate.HalfMaps
+    flipped: np.ndarray
+    register: np.ndarray
+
+
+def planted_case(name, resolution, seed):
+    """A bound chain with planted errors, relaxed into the training half map."""
+    truth = atomic.Chains.of(io.read_model(DATA / f"{name}.pdb.gz")).completed()
     halves = simulate.half_maps(truth.to_model(), resolution, rng=seed)
     planted = simulate.plant_errors(truth.to_model(), rng=seed + 1)
     start = atomic.Chains.of(planted.model).completed()
     volume = atomic.training_map(halves.half_1, start, resolution)
     field = atomic.Field(start, volume, map_weight=atomic.map_weight(resolution))
     relaxed, _ = field.window(range(len(start)), start.xyz).minimise(start.xyz, steps=200)
-    start = start.moved(relaxed)
-    _, main_chain = deviations(truth, relaxed)
+    return Case(truth, start.moved(relaxed), halves, planted.flipped, planted.register)
+
+
+def unbound_case(name, resolution, seed):
+    """The unbound form of a bound chain, its Cα laid over those of the bound one, in the bound one's half maps.
+
+    Residues that both forms have; no ligands. Every carbonyl that points elsewhere counts as flipped.
+    """
+    bound, free = (
+        atomic.Chains.of(io.read_model(DATA / f"{name.removesuffix('bound')}{form}.pdb.gz"))
+        for form in ("bound", "unbound")
+    )
+    halves = simulate.half_maps(bound.cut_out().model, resolution, rng=seed)
+    places = {(site, str(residue)): i for i, (site, residue) in enumerate(zip(free.sites, free.names))}
+    common = [(i, places.get((site, str(name)))) for i, (site, name) in enumerate(zip(bound.sites, bound.names))]
+    rows = np.array([pair for pair in common if pair[1] is not None]).T
+    truth, start = (alone(chains.part(own)).completed() for chains, own in zip((bound, free), rows))
+    middle = [chains.xyz[:, CA].mean(axis=0) for chains in (truth, start)]
+    turn, _ = Rotation.align_vectors(truth.xyz[:, CA] - middle[0], start.xyz[:, CA] - middle[1])
+    laid = np.einsum("ij,nsj->nsi", turn.as_matrix(), start.xyz - middle[1]) + middle[0]
+    return Case(truth, start.moved(laid), halves, flipped(truth, laid), np.zeros(len(truth), dtype=int))
+
+
+def alone(chains):
+    """The chains without anything beside them."""
+    return replace(chains.cut_out(), others=np.zeros((0, 3)), other_elements=np.zeros(0, dtype=str), links=())
+
+
+def one_case(case, name, resolution, seed, protocol, library, workers):
+    """Numbers of one start at one resolution."""
+    truth, start, halves = case.truth, case.start, case.halves
+    volume = atomic.training_map(halves.half_1, start, resolution)
+    field = atomic.Field(start, volume, map_weight=atomic.map_weight(resolution))
+    _, main_chain = deviations(truth, start.xyz)
     library = library.without([list(truth.names)])
     settled, _ = field.window(range(len(truth)), truth.xyz).minimise(truth.xyz, steps=200)
-    _, false_moves = shift_registers(field, settled, rng=0, library=library)
+    _, false_moves = shift_registers(field, settled, rng=0, library=library) if protocol.register else (None, [])
     began, cpu = time.perf_counter(), time.process_time()
     result = atomic.refine_model(
         halves.half_1, halves.half_2, start.to_model(), resolution, rng=seed, protocol=protocol, library=library,
@@ -69,9 +114,9 @@ def one_case(name, resolution, seed, protocol, library, workers):
     cpu_seconds = time.process_time() - cpu if workers == 1 else float("nan")
     end = atomic.Chains.of(result.model)
     alpha, _ = deviations(truth, end.xyz)
-    before, after = flipped(truth, relaxed), flipped(truth, end.xyz)
-    still = planted.flipped & before  # relaxation may turn one back
-    slid = (planted.register != 0) & (deviations(truth, relaxed)[0] > REGISTER)
+    before, after = flipped(truth, start.xyz), flipped(truth, end.xyz)
+    still = case.flipped & before  # relaxation may turn one back
+    slid = (case.register != 0) & (deviations(truth, start.xyz)[0] > REGISTER)
     stretch = np.flatnonzero(np.diff(np.concatenate([[0], slid.astype(int), [0]])))
     stretches = [(a, b) for a, b in zip(stretch[::2], stretch[1::2]) if b - a >= 3]
     score = result.scores[result.chosen]
@@ -83,7 +128,7 @@ def one_case(name, resolution, seed, protocol, library, workers):
         "shifts": len(stretches), "shifts_repaired": sum(back), "false_registers": len(false_moves),
         "flips": int(still.sum()), "flips_repaired": int((still & ~after).sum()),
         "flips_wrong_start": int(before.sum()), "flips_wrong_end": int(after.sum()),
-        "ca_start": float(np.sqrt((deviations(truth, relaxed)[0] ** 2).mean())),
+        "ca_start": float(np.sqrt((deviations(truth, start.xyz)[0] ** 2).mean())),
         "ca_end": float(np.sqrt((alpha**2).mean())), "wrong_start": int((main_chain > WRONG).sum()),
         "wrong_end": int((deviations(truth, end.xyz)[1] > WRONG).sum()),
         "molprobity_start": result.start.molprobity, "molprobity": form.molprobity, "clashscore": form.clashscore,
@@ -108,13 +153,30 @@ def main():
         "--rows", type=Path, default=None, help="a row per line of JSON; cases that it holds are not repeated"
     )
     parser.add_argument(
+        "--start",
+        choices=("planted", "unbound"),
+        default="planted",
+        help="the bound form with errors, or the unbound one",
+    )
+    parser.add_argument(
+        "--peer",
+        choices=("openmm",),
+        default=None,
+        help="beside ours: the same annealing, seeds and choice, without moves",
+    )
+    parser.add_argument(
         "--without", nargs="*", default=[], help="ablation: register flips rotamers ramachandran anneal fragments"
     )
     options = parser.parse_args()
     chains = options.chains or (QUICK if options.quick else sorted(p.name[:-7] for p in DATA.glob("*_bound.pdb.gz")))
     off = {name: 0 if name == "fragments" else False for name in options.without}
     protocol = atomic.Protocol(models=4 if options.quick else options.models, rounds=options.rounds, **off)
-    rows, settings = [], [options.seed, protocol.models, protocol.rounds, sorted(options.without)]
+    methods = {"ours": protocol}
+    if options.peer:
+        methods[options.peer] = replace(protocol, register=False, flips=False, rotamers=False, fragments=0)
+    make_case = planted_case if options.start == "planted" else unbound_case
+    rows = {method: [] for method in methods}
+    settings = [options.seed, protocol.models, protocol.rounds, sorted(options.without)]
     known = (
         [json.loads(line) for line in options.rows.read_text().splitlines()]
         if options.rows and options.rows.exists()
@@ -122,25 +184,44 @@ def main():
     )
     for resolution in [3.0] if options.quick else options.resolutions:
         for name in chains:
-            case = [name, resolution, settings]
-            row = next((old["row"] for old in known if old["case"] == case), None)
-            if row is None:
-                row = one_case(name, resolution, options.seed, protocol, atomic.fragment_library(), options.workers)
-                if options.rows:
-                    with open(options.rows, "a") as file:
-                        file.write(json.dumps({"case": case, "row": row}) + "\n")
-            rows.append(row)
-            print(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)
+            for method, switches in methods.items():
+                special = [] if (options.start, method) == ("planted", "ours") else [options.start, method]
+                case = [name, resolution, [*settings, *special]]
+                row = next((old["row"] for old in known if old["case"] == case), None)
+                if row is None:
+                    made = make_case(name, resolution, options.seed)
+                    given = (name, resolution, options.seed, switches, atomic.fragment_library(), options.workers)
+                    row = one_case(made, *given)
+                    if options.rows:
+                        with open(options.rows, "a") as file:
+                            file.write(json.dumps({"case": case, "row": row}) + "\n")
+                rows[method].append(row)
+                words = [f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()]
+                print(method, *words, flush=True)
+    found = summary(rows["ours"])
+    for method in [method for method in rows if method != "ours"]:
+        found |= {f"{method}_{key}": value for key, value in summary(rows[method]).items()}
+    print(json.dumps(found))
+
+
+def share(some, of):
+    """A ratio; None of nothing."""
+    return some / of if of else None
+
+
+def summary(rows):
+    """The numbers of one method over its rows."""
     total = {key: sum(row[key] for row in rows) for key in ("shifts", "shifts_repaired", "flips", "flips_repaired")}
     residues = sum(row["residues"] for row in rows)
     median = {key: float(np.median([row[key] for row in rows])) for key in rows[0] if isinstance(rows[0][key], float)}
-    print(json.dumps({
-        "auprc": median["auprc"], "register_repaired": total["shifts_repaired"] / max(1, total["shifts"]),
+    return {
+        "auprc": median["auprc"], "register_repaired": share(total["shifts_repaired"], total["shifts"]),
         "false_register_per_1000": 1000 * sum(row["false_registers"] for row in rows) / residues,
-        "flips_repaired": total["flips_repaired"] / max(1, total["flips"]), "ca_rmsd_median": median["ca_end"],
+        "flips_repaired": share(total["flips_repaired"], total["flips"]), "ca_rmsd_median": median["ca_end"],
         "molprobity_median": median["molprobity"], "rama_favoured_median": median["rama"],
+        "ca_rmsd_start_median": median["ca_start"], "ifsc_free_median": median["ifsc_free"],
         "ifsc_gap_median": median["ifsc_gap"], "cpu_minutes_median": median["cpu_minutes"],
-    }))  # fmt: skip
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

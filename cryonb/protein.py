@@ -74,6 +74,13 @@ class Residues:
         index = self.index(name)
         return np.where(index[:, None] >= 0, coordinates[index], np.nan)
 
+    def part(self, chosen):
+        """Those rows for which ``chosen``, (n,) bool, holds."""
+        linked = self.linked & np.append(False, chosen[:-1])
+        atoms = [atoms for atoms, wanted in zip(self.atoms, chosen) if wanted]
+        columns = (self.chains, self.numbers, self.insertions, self.names, linked)
+        return Residues(*(column[chosen] for column in columns), atoms)
+
     def labels(self):
         """``"A 12B"``: chain, number and insertion code of each residue; list of str."""
         return [f"{c} {n}{i}".strip() for c, n, i in zip(self.chains, self.numbers, self.insertions)]
@@ -229,8 +236,8 @@ def rotate_about(points, start, end, angle):
     return start + along + (arm - along) * np.cos(turn) + np.cross(axis, arm) * np.sin(turn)
 
 
-def with_atoms(model, *, coordinates=None, b_factors=None):
-    """The same model with other coordinates or B factors; the given model is not touched.
+def with_atoms(model, *, coordinates=None, b_factors=None, occupancies=None):
+    """The same model with other coordinates, B factors or occupancies; the given model is not touched.
 
     Parameters
     ----------
@@ -240,6 +247,7 @@ def with_atoms(model, *, coordinates=None, b_factors=None):
         Å.
     b_factors : ndarray (n,), optional
         Å².
+    occupancies : ndarray (n,), optional
 
     Returns
     -------
@@ -254,7 +262,9 @@ def with_atoms(model, *, coordinates=None, b_factors=None):
 
     structure = model.structure.clone()
     count = len(model)
-    for name, values, shape in (("coordinates", coordinates, (count, 3)), ("b_factors", b_factors, (count,))):
+    given = {"coordinates": coordinates, "b_factors": b_factors, "occupancies": occupancies}
+    for name, values in given.items():
+        shape = (count, 3) if name == "coordinates" else (count,)
         if values is not None and (np.shape(values) != shape or not np.isfinite(values).all()):
             raise ValueError(f"{name} must be finite and have shape {shape}, got {np.shape(values)}")
     for row, site in enumerate(structure[0].all()):
@@ -262,4 +272,6 @@ def with_atoms(model, *, coordinates=None, b_factors=None):
             site.atom.pos = gemmi.Position(*map(float, coordinates[row]))
         if b_factors is not None:
             site.atom.b_iso = float(b_factors[row])
+        if occupancies is not None:
+            site.atom.occ = float(occupancies[row])
     return AtomicModel(structure)

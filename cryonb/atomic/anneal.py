@@ -8,10 +8,12 @@ import contextlib
 import random
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from . import _kernels
 from .fragments import FragmentLibrary
-from .minimise import RAMA_KT, REFERENCE, SIDE_WEIGHT, _rama_kind, ramachandran_energy
+from .links import angle_length, fixed_bonds
+from .minimise import METALS, RAMA_KT, REFERENCE, SIDE_WEIGHT, _rama_kind, ramachandran_energy
 from .residues import SLOTS, Chains, atom_names, place_atom
 
 __all__ = ["Annealer"]
@@ -19,10 +21,17 @@ __all__ = ["Annealer"]
 CUTOFF_NM, DIELECTRIC = 0.9, 78.3
 HYDROGEN_DALTON = 3.0  # taken from the heavy atom, so that 2 fs are stable
 STEP_PS, FRICTION_PER_PS = 0.002, 5.0
-REACH = 12.0  # Å from the protein within which the rest keeps it out
-FIXED_SIGMA_NM, FIXED_EPSILON_KJ = 0.33, 0.4  # Lennard-Jones of an atom that stays, about that of a carbon
+REACH = 8.0  # Å from the protein within which the rest keeps it out
+# Lennard-Jones of an atom that stays, σ in nm and ε in kJ/mol: Cornell et al., J Am Chem Soc 117:5179 (1995); hydrogens
+# as those on carbon
+FIXED = {
+    "C": (0.340, 0.360), "N": (0.325, 0.711), "O": (0.296, 0.879), "S": (0.356, 1.046), "P": (0.374, 0.837),
+    "H": (0.247, 0.066),
+}  # fmt: skip
+FIXED_METAL, FIXED_OTHER = (0.15, 0.05), (0.34, 0.36)  # a metal without charge only keeps others out
 WARM = 400.0  # K
 ANNEAL_WEIGHT, FADE = 10.0, 2  # kJ/mol at 3 Å; falls as (3 Å / resolution)²; set as `minimise.FADE` was
+LINK_BOND_KJ, LINK_ANGLE_KJ = 200000.0, 50000.0  # per nm²: of bonds to what stays, and between ends of their angles
 BRIDGED = 2.6  # Å between sulphurs that are bonded
 
 
@@ -81,7 +90,8 @@ class Annealer:
         start = np.array(modeller.positions.value_in_unit(unit.angstrom))
         self._hydrogens(modeller.topology, start)
         self._count = len(atoms)
-        self._stay(system, fixed)
+        self._start = start
+        self._stay(system, modeller.topology, fixed)
         self._map_force(system)
         if ramachandran is not False:
             self._cmap(system, ramachandran)
@@ -114,7 +124,7 @@ class Annealer:
 
         self._hydrogen_form = bond, np.degrees(np.arccos(cosine)), dihedral(b, a, p, h)
 
-    def _stay(self, system, fixed):
+    def _stay(self, system, topology, fixed):
         """Particles without mass for what is not protein, and no mass for fixed residues."""
         residue = np.full(self._count, -1)
         residue[self.heavy] = np.where(self.slots >= 0, self.slots // SLOTS, -1)
@@ -125,18 +135,56 @@ class Annealer:
             first, second, _ = system.getConstraintParameters(index)
             if residue[first] in fixed:
                 system.removeConstraint(index)
-        from scipy.spatial import cKDTree
-
         alone, present = _alone(self.chains)[:, None], self.chains.present
-        near = np.concatenate([self.chains.others, self.chains.xyz[present & alone]])
-        near = near[cKDTree(self.chains.xyz[present & ~alone]).query(near)[0] < REACH]
-        self._neighbours = near
+        own = [atom_names(str(name)) for name in self.chains.names]
+        elements = [own[i][slot][0] for i, slot in np.argwhere(present & alone)]
+        points = np.concatenate([self.chains.others, self.chains.xyz[present & alone]])
+        elements = np.concatenate([self.chains.other_elements, np.array(elements, dtype=str)])
+        near = cKDTree(self.chains.xyz[present & ~alone]).query(points, distance_upper_bound=REACH)[0] < np.inf
+        self._neighbours = points[near]
+        self._link(system, topology, elements[near])
         for force in system.getForces():
             if isinstance(force, self._mm.NonbondedForce):
                 force.setReactionFieldDielectric(DIELECTRIC)
-                for _ in near:
+                for element in elements[near].tolist():
                     system.addParticle(0.0)
-                    force.addParticle(0.0, FIXED_SIGMA_NM, FIXED_EPSILON_KJ)
+                    force.addParticle(0.0, *FIXED.get(element, FIXED_METAL if element in METALS else FIXED_OTHER))
+
+    def _link(self, system, topology, elements):
+        """Bonds to what stays where it is; atoms within two bonds of them do not push each other."""
+        place = {int(slot): int(index) for slot, index in zip(self.slots, self.heavy) if slot >= 0}
+        ours = [link for link in self.chains.links if link.residue * SLOTS + link.slot in place]
+        if not ours:
+            return
+        around = {}
+        for first, second in topology.bonds():
+            around.setdefault(first.index, []).append(second)
+            around.setdefault(second.index, []).append(first)
+        springs, apart, positions = self._mm.HarmonicBondForce(), set(), self._start
+        _, nearest = cKDTree(self._neighbours).query([link.point for link in ours])
+        for link, first in zip(ours, nearest.tolist()):
+            own = place[link.residue * SLOTS + link.slot]
+            element = atom_names(str(self.chains.names[link.residue]))[link.slot][0]
+            springs.addBond(own, self._count + first, link.length / 10, LINK_BOND_KJ)
+            beyond = {own}
+            for atom in around[own]:
+                beyond |= {atom.index, *(other.index for other in around[atom.index])}
+                if atom.element.symbol != "H" and atom.name != "OXT":
+                    bond = float(np.linalg.norm(positions[atom.index] - positions[own]))
+                    open_side = angle_length(bond, link.length, element)
+                    springs.addBond(atom.index, self._count + first, open_side / 10, LINK_ANGLE_KJ)
+            bonds = fixed_bonds(self._neighbours, elements, first)
+            for one, two in bonds:
+                if one == first:
+                    bond = float(np.linalg.norm(self._neighbours[one] - self._neighbours[two]))
+                    open_side = angle_length(bond, link.length, elements[first])
+                    springs.addBond(own, self._count + two, open_side / 10, LINK_ANGLE_KJ)
+            apart |= {(i, self._count + j) for i in beyond for j in (first, *(two for _, two in bonds))}
+        system.addForce(springs)
+        for force in system.getForces():
+            if isinstance(force, self._mm.NonbondedForce):
+                for i, j in sorted(apart):
+                    force.addException(i, j, 0.0, 0.1, 0.0)
 
     def _map_force(self, system):
         names = [atom_names(str(name)) for name in self.chains.names]

@@ -155,7 +155,7 @@ def _unit(vector):
     return vector / max(np.linalg.norm(vector), 1e-9)
 
 
-def clashes(model, *, coordinates=None, residues=None):
+def clashes(model, *, coordinates=None, residues=None, among=None):
     """Clashscore of a model.
 
     Parameters
@@ -164,6 +164,8 @@ def clashes(model, *, coordinates=None, residues=None):
         Ligands and nucleotides count with their heavy atoms; of alternate locations the first.
     coordinates, residues
         As in `hydrogens`.
+    among : ndarray (atoms,) of bool, optional
+        Only contacts that touch these atoms or their hydrogens count, per thousand of these; all by default.
 
     Returns
     -------
@@ -188,7 +190,8 @@ def clashes(model, *, coordinates=None, residues=None):
     donor = np.concatenate([np.zeros(len(heavy), bool), polar])
     points = np.concatenate([xyz[heavy], h_xyz])
     points = _turn_rotors(points, len(heavy), xyz, parent, rotor, rows, radius, acceptor, graph, owner)
-    pairs, depth = _contacts(points, radius, donor, acceptor, owner, is_h, graph)
+    counted = np.ones(len(owner), dtype=bool) if among is None else np.asarray(among)[owner]
+    pairs, depth = _contacts(points, radius, donor, acceptor, owner, is_h, graph, counted)
     # one clash per pair of atoms, but a hydrogen and its parent against the same atom are one
     worst = {}
     for (a, b), overlap in zip(pairs, depth):
@@ -196,7 +199,8 @@ def clashes(model, *, coordinates=None, residues=None):
         worst[key] = max(worst.get(key, 0.0), float(overlap))
     count = len({tuple(sorted(pair)) for pair in map(tuple, pairs.tolist())})
     keys = np.array(list(worst), dtype=np.int64).reshape(-1, 2)
-    return Clashes(1000 * count / len(points), keys, np.array(list(worst.values())), len(points))
+    atoms = int(counted.sum())
+    return Clashes(1000 * count / max(atoms, 1), keys, np.array(list(worst.values())), atoms)
 
 
 def _main_location(model):
@@ -268,10 +272,11 @@ def _turn_rotors(points, n_heavy, xyz, parent, rotor, rows, radius, acceptor, gr
     return points
 
 
-def _contacts(points, radius, donor, acceptor, owner, is_h, graph):
-    """Pairs whose dots overlap by 0.4 Å or more, and the depth."""
+def _contacts(points, radius, donor, acceptor, owner, is_h, graph, counted):
+    """Pairs whose dots overlap by 0.4 Å or more, one of them counted, and the depth."""
     tree = cKDTree(points)
     close = tree.query_pairs(2 * radius.max() - OVERLAP, output_type="ndarray")
+    close = close[counted[close].any(axis=1)]
     length = np.linalg.norm(points[close[:, 0]] - points[close[:, 1]], axis=1)
     overlap = radius[close].sum(axis=1) - length - _allowance(close, donor, acceptor)
     candidates = [
@@ -298,6 +303,8 @@ def _contacts(points, radius, donor, acceptor, owner, is_h, graph):
         value = depth[np.arange(len(dots)), deepest]
         for dot in np.flatnonzero(~covered & (value >= OVERLAP)):
             key = tuple(sorted((atom, int(near[deepest[dot]]))))
+            if not (counted[key[0]] or counted[key[1]]):
+                continue
             found[key] = max(found.get(key, 0.0), value[dot])
     return np.array(list(found), dtype=np.int64).reshape(-1, 2), np.array(list(found.values()))
 

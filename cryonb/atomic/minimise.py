@@ -9,6 +9,7 @@ import functools
 import numpy as np
 import scipy.ndimage
 import scipy.sparse
+from scipy.spatial import cKDTree
 
 from ..protein import dihedral
 from ..types import Volume
@@ -16,6 +17,7 @@ from . import _kernels
 from .density import spline_coefficients
 from .fragments import FragmentLibrary, fragment_library
 from .geometry import CLOSURES, MAIN_CHAIN, PLANAR_CHI, SIDE_CHAINS
+from .links import angle_length, fixed_bonds
 from .residues import SLOTS, C, Chains, atom_names, build_side_chain
 
 __all__ = ["Field", "Window", "map_weight", "ramachandran_energy"]
@@ -34,8 +36,11 @@ SIDE_WEIGHT = {
     **dict.fromkeys(("ARG", "LYS", "GLU", "MET", "ASP"), 0.66),
     **dict.fromkeys(("CYS", "GLN", "HIS", "ASN", "THR", "SER"), 0.71),
 }  # Wang et al., eLife 5:e17219 (2016); the rest 0.78
-RADIUS = {"C": 1.72, "N": 1.5, "O": 1.42, "S": 1.75}  # Å, of united atoms
+RADIUS = {"C": 1.72, "N": 1.5, "O": 1.42, "S": 1.75, "P": 1.8, "H": 1.1, "Cl": 1.75, "Br": 1.85, "I": 1.98}
+OTHER_RADIUS = 1.7  # Å, of united atoms as all in the table; metals and what is not in it
 POLAR = 2.75  # Å between nitrogen and oxygen that may share a hydrogen
+COORDINATED = 2.0  # Å between a metal and nitrogen, oxygen or sulphur
+METALS = ("Li", "Na", "Mg", "K", "Ca", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Mo", "Cd", "Hg")
 
 
 def map_weight(resolution):
@@ -178,7 +183,8 @@ class Field:
         )
         self._collect()
         names = [atom_names(name) for name in chains.names]
-        element = np.full(self.size, "C")
+        element = np.full(self.size, "C", dtype="<U2")
+        element[n * SLOTS :] = chains.other_elements
         weight = np.zeros(self.size)
         charge = {"C": 6, "N": 7, "O": 8, "S": 16}
         for i, atoms in enumerate(names):
@@ -245,9 +251,10 @@ class Field:
             torsions.append((here + 3, here + 2, ahead, ahead + 1, np.pi if bent else 0.0, PLANE, 1))
             if chains.names[i + 1] == "PRO":  # its ring lies in the peptide plane
                 torsions.append((here + 1, here + 2, ahead, ahead + 6, np.pi if bent else 0.0, PLANE / 2, 1))
+        self._link(pairs, bonds)
         pairs = np.array(pairs)
         self.pairs, self.length, self.stiff = pairs[:, :2].astype(np.int64), pairs[:, 2].copy(), pairs[:, 3].copy()
-        torsions = np.array(torsions)
+        torsions = np.array(torsions, dtype=np.float64).reshape(-1, 7)
         self.torsions = torsions[:, :4].astype(np.int64)
         self.angle, self.hard, self.fold = (torsions[:, k].copy() for k in (4, 5, 6))
         inner = np.flatnonzero(np.isin(np.arange(len(chains)), linked) & np.isin(np.arange(len(chains)), linked + 1))
@@ -260,6 +267,28 @@ class Field:
         graph = ((graph + graph.T) > 0).astype(np.int64).tocsr()
         near = (graph + graph @ graph + graph @ graph @ graph).tocsr()
         self.bonded_start, self.bonded = near.indptr.astype(np.int64), near.indices.astype(np.int64)
+
+    def _link(self, pairs, bonds):
+        """Terms of bonds to what stays where it is, appended."""
+        chains, behind = self.chains, len(self.chains) * SLOTS
+        if not chains.links:
+            return
+        length = {(a, b): value for a, b, value, stiff in pairs if stiff == BOND}
+        length |= {(b, a): value for (a, b), value in length.items()}
+        _, which = cKDTree(chains.others).query([link.point for link in chains.links])
+        elements = chains.other_elements
+        for link, first in zip(chains.links, which.tolist()):
+            own, own_element = link.residue * SLOTS + link.slot, atom_names(chains.names[link.residue])[link.slot][0]
+            pairs.append((own, behind + first, link.length, BOND))
+            bonds.append((own, behind + first))
+            for (a, b), value in length.items():
+                if a == own:
+                    pairs.append((b, behind + first, angle_length(value, link.length, own_element), ANGLE))
+            for one, two in fixed_bonds(chains.others, elements, first):
+                bonds.append((behind + one, behind + two))
+                if one == first:
+                    apart = float(np.linalg.norm(chains.others[one] - chains.others[two]))
+                    pairs.append((own, behind + two, angle_length(apart, link.length, elements[first]), ANGLE))
 
     def _cis(self, linked):
         """Which linked peptides before proline are cis; every other is taken for trans."""
@@ -365,7 +394,11 @@ class Window:
 
 def _reach(element, contacts):
     """Distance in Å below which two atoms repel each other."""
-    radius = np.vectorize(RADIUS.get)(element) if len(element) else np.zeros(0)
+    kinds, kind = np.unique(element, return_inverse=True)
+    radius = np.array([RADIUS.get(name, OTHER_RADIUS) for name in kinds.tolist()] or [0.0])[kind]
     first, second = element[contacts[:, 0]], element[contacts[:, 1]]
-    polar = np.isin(first, ["N", "O", "S"]) & np.isin(second, ["N", "O", "S"]) & ((first != "S") | (second != "S"))
-    return np.where(polar, POLAR, radius[contacts[:, 0]] + radius[contacts[:, 1]] - 0.1)
+    one, two = np.isin(first, ["N", "O", "S"]), np.isin(second, ["N", "O", "S"])
+    polar = one & two & ((first != "S") | (second != "S"))
+    metal = (one & np.isin(second, METALS)) | (two & np.isin(first, METALS))
+    apart = np.where(polar, POLAR, radius[contacts[:, 0]] + radius[contacts[:, 1]] - 0.1)
+    return np.where(metal, COORDINATED, apart)

@@ -23,6 +23,7 @@ from .minimise import RAMA_CELLS, SLOTS, Field, map_weight, ramachandran_energy
 from .moves import Move, close_disulfides, fit_rotamers, flip_peptides, replace_fragment, shift_registers
 from .residues import CA, main_chain_angles
 from .rotamers import side_chain_support
+from .surroundings import require_inside
 
 __all__ = ["Protocol", "Rebuilt", "map_support", "rebuild", "suspicion", "training_map"]
 
@@ -34,6 +35,7 @@ WEIGHTS = (0.45, 0.05, 0.15, 0.35)  # density, density against the neighbourhood
 NEIGHBOURHOOD = 10.0  # Å
 LENGTHS = (7, 8, 9)  # residues of a fragment
 TEMPERATURE = 4.0  # kJ/mol of the Metropolis choice among fragments
+STANDING = 12.0  # Å from the chains within which what stays where it is keeps them out
 LARGE = 1200  # residues above which chains are rebuilt one after another, the rest standing still
 
 
@@ -109,18 +111,9 @@ def training_map(half_map, chains, resolution):
     ValueError
         Atoms outside the map, a constant or non-finite map, a resolution beyond Nyquist.
     """
-    if not np.isfinite(half_map.data).all():
-        raise ValueError(f"{half_map!r}: expected finite values, got NaN or infinite ones")
+    require_inside(half_map, chains)
     xyz = chains.xyz[chains.present]
     voxels = (xyz - half_map.origin) / half_map.voxel_size
-    outside = ((voxels < 0) | (voxels > half_map.size_px - 1)).any(axis=1)
-    if outside.any():
-        low, high = half_map.origin, half_map.origin + (half_map.size_px - 1) * half_map.voxel_size
-        raise ValueError(
-            f"{int(outside.sum())} of {len(xyz)} atoms lie outside the map, which reaches from {low.round(1).tolist()} "
-            f"to {high.round(1).tolist()} Å; the model reaches from {xyz.min(0).round(1).tolist()} to "
-            f"{xyz.max(0).round(1).tolist()} Å"
-        )
     whole = prepare_map(half_map, resolution)
     first = np.floor(voxels.min(axis=0) - MARGIN / half_map.voxel_size).astype(int)
     size = int(np.ceil((voxels.max(axis=0) + MARGIN / half_map.voxel_size - first).max())) + 1
@@ -128,9 +121,12 @@ def training_map(half_map, chains, resolution):
     first = np.clip(first, 0, half_map.size_px - size)
     cut = tuple(slice(start, start + size) for start in first[::-1])
     part = Volume(whole.data[cut], whole.voxel_size, whole.origin + first * whole.voxel_size)
-    grid = np.stack(np.meshgrid(*[np.arange(size)] * 3, indexing="ij"), axis=-1)[..., ::-1] * part.voxel_size
-    near = cKDTree(xyz - part.origin).query(grid.reshape(-1, 3), distance_upper_bound=NEAR)[0] < np.inf
-    unit = float(np.sqrt((part.data.ravel()[near].astype(np.float64) ** 2).mean()))
+    near, tree = np.zeros(part.data.shape, dtype=bool), cKDTree(xyz - part.origin)
+    y, x = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+    for z in range(size):  # plane by plane: of a whole ribosome's box all points at once take 2 GB
+        plane = np.stack([x, y, np.full_like(x, z)], axis=-1) * part.voxel_size
+        near[z] = tree.query(plane, distance_upper_bound=NEAR)[0] < np.inf
+    unit = float(np.sqrt((part.data[near].astype(np.float64) ** 2).mean()))
     return part.with_data(part.data / unit)
 
 
@@ -198,6 +194,8 @@ def suspicion(field, xyz):
 
 
 def _standard(values):
+    if np.isnan(values).all():
+        return np.zeros(len(values))
     deviation = np.nanstd(values)
     return (values - np.nanmean(values)) / (deviation if deviation > 0 else 1.0)
 
@@ -279,7 +277,9 @@ def _begin(chains, volume, resolution, protocol, library):
 
 
 def _field(chains, volume, resolution, protocol, library):
-    return Field(chains, volume, map_weight=map_weight(resolution), ramachandran=protocol.ramachandran and library)
+    return Field(
+        chains.near(STANDING), volume, map_weight=map_weight(resolution), ramachandran=protocol.ramachandran and library
+    )
 
 
 def _one_seed(job):
@@ -311,7 +311,7 @@ def _rebuild_part(field, xyz, resolution, protocol, library, rng):
     for round_ in range(protocol.rounds):
         xyz, made = _fragments(field, xyz, protocol, library, rng, CUTS[min(round_, len(CUTS) - 1)])
         moves += made
-        if protocol.anneal:
+        if protocol.anneal and chains.linked:
             closed = [m.residues for m in moves if m.kind == "disulfide"]
             if annealer is None or closed != bridges:
                 from .anneal import Annealer

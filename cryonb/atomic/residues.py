@@ -3,16 +3,19 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from ..protein import backbone_torsions, dihedral
 from ..types import AtomicModel
 from .geometry import CHAIN_ATOMS, SIDE_CHAINS, SYNONYMS
+from .links import cut_links, file_links
 
 __all__ = ["Chains", "atom_names", "build_side_chain", "chi_angles", "main_chain_angles", "place_atom"]
 
 N, CA, C, OXYGEN, CB = range(5)
 SLOTS = 14
 LINK_CA = 8.0  # Å: neighbours by number are linked unless their Cα lie farther apart
+SAME_PLACE = 3.0  # Å between Cα of two kinds of residue that share a place
 LINK_BOND = 2.0  # Å: residues whose numbers jump are linked if C and N are bonded
 
 
@@ -134,7 +137,11 @@ class Chains:
         Residues with one number are linked in a row.
     sites : tuple of n (chain name, residue number with insertion code)
     others : ndarray (m, 3)
-        Heavy atoms of everything else: nucleic acids, ligands, incomplete residues; they stay where they are.
+        Heavy atoms of everything else: nucleic acids, ligands, incomplete residues, chains that are not asked for;
+        they stay where they are.
+    other_elements : ndarray (m,) of str
+    links : tuple of Link
+        Bonds to such atoms.
     model : AtomicModel
         Where it came from.
     """
@@ -144,6 +151,8 @@ class Chains:
     segment: np.ndarray
     sites: tuple
     others: np.ndarray
+    other_elements: np.ndarray
+    links: tuple
     model: AtomicModel
 
     @classmethod
@@ -159,19 +168,25 @@ class Chains:
         ValueError
             No residue with N, CA and C.
         """
-        names, blocks, sites, others = [], [], [], []
+        names, blocks, sites, others, elements, places = [], [], [], [], [], {}
         for chain in model.structure[0]:
-            for residue in chain:
+            unlikely = _unlikely(chain)
+            for number, residue in enumerate(chain):
+                if number in unlikely:
+                    places[chain.name, number] = -1
+                    continue
                 name = SYNONYMS.get(residue.name, residue.name)
                 best = _best_conformer(residue)
                 if name not in SIDE_CHAINS or not {"N", "CA", "C"} <= set(best):
-                    others += [position for position, _ in best.values()]
+                    others += [position for position, _, _ in best.values()]
+                    elements += [element for _, _, element in best.values()]
                     continue
                 block = np.full((SLOTS, 3), np.nan)
                 for slot, atom in enumerate(atom_names(name)):
                     found = best.get(atom) or (best.get("SE") if atom == "SD" else None)
                     if found:
                         block[slot] = found[0]
+                places[chain.name, number] = len(names)
                 names.append(name)
                 blocks.append(block)
                 sites.append((chain.name, str(residue.seqid), residue.seqid.num))
@@ -180,7 +195,8 @@ class Chains:
         xyz = np.array(blocks)
         return cls(
             np.array(names), xyz, _segments(xyz, sites), tuple(site[:2] for site in sites),
-            np.array(others, dtype=np.float64).reshape(-1, 3), model,
+            np.array(others, dtype=np.float64).reshape(-1, 3), np.array(elements, dtype=str),
+            file_links(model.structure, places, xyz, lambda i, atom: _slot(names[i], atom)), model,
         )  # fmt: skip
 
     def __len__(self):
@@ -200,6 +216,11 @@ class Chains:
         count = np.array([len(atom_names(name)) for name in self.names])
         return np.arange(SLOTS)[None, :] < count[:, None]
 
+    @property
+    def linked(self):
+        """Whether any residue is linked to another: ff14SB has no form for one that is not."""
+        return len(set(self.segment.tolist())) < len(self)
+
     def moved(self, xyz):
         """The same chains with other coordinates (n, 14, 3)."""
         return replace(self, xyz=np.asarray(xyz, dtype=np.float64))
@@ -212,12 +233,91 @@ class Chains:
         residues : ndarray (k,) int
             In order.
         """
-        rest = np.setdiff1d(np.arange(len(self)), residues)
-        atoms = self.xyz[rest][self.present[rest]]
+        kept = np.isin(np.arange(len(self)), residues)
+        rest = np.flatnonzero(~kept)
+        number = {int(old): new for new, old in enumerate(residues)}
+        links = self.links + cut_links(self.names, self.xyz, self.segment, kept, CB + 1)
+        there = self.present[rest]
+        elements = [atom[0] for i, row in zip(rest, there) for atom, has in zip(atom_names(self.names[i]), row) if has]
         return replace(
             self, names=self.names[residues], xyz=self.xyz[residues], segment=self.segment[residues],
-            sites=tuple(self.sites[i] for i in residues), others=np.concatenate([self.others, atoms]),
+            sites=tuple(self.sites[i] for i in residues), others=np.concatenate([self.others, self.xyz[rest][there]]),
+            other_elements=np.concatenate([self.other_elements, np.array(elements, dtype=str)]),
+            links=tuple(link.moved_to(number[link.residue]) for link in links if link.residue in number),
         )  # fmt: skip
+
+    def named(self, chains):
+        """The residues of some chains; the rest of the protein joins what stays where it is.
+
+        Parameters
+        ----------
+        chains : sequence of str
+            Names of chains as in the file.
+
+        Raises
+        ------
+        ValueError
+            No name, or one that no protein chain of the file has.
+        """
+        wanted, known = list(dict.fromkeys(chains)), list(dict.fromkeys(chain for chain, _ in self.sites))
+        unknown = [name for name in wanted if name not in known]
+        if unknown or not wanted:
+            raise ValueError(
+                f"expected names of protein chains, got {', '.join(map(repr, unknown)) or 'none'}; "
+                f"the model's protein chains are {', '.join(known)}"
+            )
+        return self.part(np.flatnonzero([chain in wanted for chain, _ in self.sites]))
+
+    def near(self, distance):
+        """The same with only those other atoms that lie within a distance in Å of the protein's.
+
+        Parameters
+        ----------
+        distance : float
+        """
+        if not len(self.others):
+            return self
+        close = cKDTree(self.xyz[self.present]).query(self.others, distance_upper_bound=distance)[0] < np.inf
+        return replace(self, others=self.others[close], other_elements=self.other_elements[close])
+
+    def cut_out(self, distance=0.0):
+        """The same with a `model` of these residues and of whole residues that have an atom near them.
+
+        Parameters
+        ----------
+        distance : float
+            Å from an atom of these residues; 0 leaves them alone.
+        """
+        structure, own = self.model.structure.clone(), set(self.sites)
+        while len(structure) > 1:
+            del structure[1]
+        tree = cKDTree(self.xyz[self.present])
+        for chain in structure[0]:
+            for number in reversed(range(len(chain))):
+                residue = chain[number]
+                if (chain.name, str(residue.seqid)) in own and _is_protein(residue):
+                    continue
+                if distance and len(residue):
+                    points = np.array([atom.pos.tolist() for atom in residue])
+                    if tree.query(points, distance_upper_bound=distance)[0].min() < np.inf:
+                        continue
+                del chain[number]
+        structure.remove_empty_chains()
+        return replace(self, model=AtomicModel(structure))
+
+    def owns(self, model):
+        """Which atoms of a model are these residues', (atoms,) bool: ligands and waters of their chains are not.
+
+        Parameters
+        ----------
+        model : AtomicModel
+            `model`, or one made from it.
+        """
+        own = set(self.sites)
+        return np.array([
+            mine for chain in model.structure[0] for residue in chain
+            for mine in [(chain.name, str(residue.seqid)) in own and _is_protein(residue)] * len(residue)
+        ], dtype=bool)  # fmt: skip
 
     def label(self, residue):
         """Such as ``A/SER 25``."""
@@ -246,7 +346,7 @@ class Chains:
         return self.moved(xyz)
 
     def to_model(self, *, b_factors=None):
-        """An `AtomicModel` with these coordinates; what is not protein is copied from `model` as it was.
+        """An `AtomicModel` with these coordinates, without hydrogens; all else is copied from `model` as it was.
 
         Parameters
         ----------
@@ -262,13 +362,16 @@ class Chains:
         structure = self.model.structure.clone()
         while len(structure) > 1:
             del structure[1]
-        structure.remove_hydrogens()
         index = {site: i for i, site in enumerate(self.sites)}
+        own = {chain for chain, _ in self.sites}
         for chain in structure[0]:
-            for residue in chain:
+            if chain.name not in own:
+                continue
+            unlikely = _unlikely(chain)
+            for number, residue in enumerate(chain):
                 i = index.get((chain.name, str(residue.seqid)))
                 name = SYNONYMS.get(residue.name, residue.name)
-                if i is None or name != self.names[i]:
+                if i is None or number in unlikely or name != self.names[i]:
                     continue
                 old = {atom.name: (atom.b_iso, atom.occ) for atom in residue}
                 selenium = residue.name == "MSE"
@@ -286,6 +389,9 @@ class Chains:
                     if b_factors is not None:
                         atom.b_iso = float(b_factors[i] if np.ndim(b_factors) == 1 else b_factors[i, slot])
                     residue.add_atom(atom)
+            for number in sorted(unlikely, reverse=True):
+                if (chain.name, str(chain[number].seqid)) in index:
+                    del chain[number]
         structure.assign_serial_numbers()
         return AtomicModel(structure)
 
@@ -305,14 +411,37 @@ def main_chain_angles(chains):
     return backbone_torsions(chains.xyz[:, N], chains.xyz[:, CA], chains.xyz[:, C], linked)
 
 
+def _slot(name, atom):
+    names = atom_names(name)
+    return names.index(atom) if atom in names else -1
+
+
+def _is_protein(residue):
+    return SYNONYMS.get(residue.name, residue.name) in SIDE_CHAINS
+
+
+def _unlikely(chain):
+    """Of amino acids of one number at one place, the positions in the chain of all but that of highest occupancy."""
+    share = {}
+    for position, residue in enumerate(chain):
+        alpha = [(-atom.occ, position, atom.pos) for atom in residue if atom.name == "CA"]
+        if alpha and _is_protein(residue):
+            share.setdefault(str(residue.seqid), []).append(min(alpha, key=lambda row: row[0]))
+    unlikely = set()
+    for rivals in share.values():
+        first, *rest = sorted(rivals, key=lambda row: row[:2])
+        unlikely |= {position for _, position, point in rest if point.dist(first[2]) < SAME_PLACE}
+    return unlikely
+
+
 def _best_conformer(residue):
-    """Atom name to (position, occupancy): for each name the site of highest occupancy, hydrogens left out."""
+    """Atom name to (position, occupancy, element): of each name the site of highest occupancy, hydrogens left out."""
     best = {}
     for atom in residue:
         if atom.is_hydrogen():
             continue
         if atom.name not in best or atom.occ > best[atom.name][1]:
-            best[atom.name] = (atom.pos.tolist(), atom.occ)
+            best[atom.name] = (atom.pos.tolist(), atom.occ, atom.element.name)
     return best
 
 

@@ -104,7 +104,7 @@ def molprobity_score(clashscore, rotamer_outliers, ramachandran_favoured):
     return float(0.426 * np.log1p(clashscore) + 0.33 * np.log1p(rotamer) + 0.25 * np.log1p(backbone) + 0.5)
 
 
-def geometry(model, *, coordinates=None, residues=None):
+def geometry(model, *, coordinates=None, residues=None, among=None):
     """Geometry of a model, without a map.
 
     Parameters
@@ -113,6 +113,8 @@ def geometry(model, *, coordinates=None, residues=None):
     coordinates : ndarray (atoms, 3), optional
         In place of the model's.
     residues : Residues, optional
+    among : ndarray (atoms,) of bool, optional
+        Only residues with such atoms are scored, and only clashes that touch them; all by default.
 
     Returns
     -------
@@ -126,8 +128,11 @@ def geometry(model, *, coordinates=None, residues=None):
     rows = protein.residues(model) if residues is None else residues
     if len(rows) == 0:
         raise ValueError(f"{model!r} has no amino acids to score")
+    contacts = clashes(model, coordinates=coordinates, residues=rows, among=among)
+    if among is not None:
+        rows = rows.part(np.array([any(among[i] for i in atoms.values()) for atoms in rows.atoms], dtype=bool))
     given = {"coordinates": coordinates, "residues": rows}
-    backbone, side, contacts = ramachandran(model, **given), rotamers(model, **given), clashes(model, **given)
+    backbone, side = ramachandran(model, **given), rotamers(model, **given)
     off = cbeta_deviation(model, **given)
     score = molprobity_score(
         contacts.score, np.nan_to_num(side.percent_outliers), np.nan_to_num(backbone.percent_favoured, nan=100)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..protein import with_atoms
 from .maps import ifsc
 from .residues import CA
 from .scores import geometry
@@ -42,7 +43,7 @@ class ModelScore:
         return self.ifsc_work - self.ifsc_free
 
 
-def score_models(models, half_map_1, half_map_2, resolution, *, seeds=None):
+def score_models(models, half_map_1, half_map_2, resolution, *, seeds=None, among=None):
     """Scores of models that were rebuilt in the first half map.
 
     Parameters
@@ -54,6 +55,8 @@ def score_models(models, half_map_1, half_map_2, resolution, *, seeds=None):
         Å.
     seeds : sequence of int, optional
         0, 1, … by default.
+    among : ndarray (atoms,) of bool, optional
+        Only these atoms are scored, with what they clash with; all by default.
 
     Returns
     -------
@@ -62,8 +65,9 @@ def score_models(models, half_map_1, half_map_2, resolution, *, seeds=None):
     full = half_map_1.with_data((half_map_1.data + half_map_2.data) / 2)
     scores = []
     for seed, model in zip(range(len(models)) if seeds is None else seeds, models):
-        form = geometry(model)
-        curves = [ifsc(model, volume, resolution) for volume in (half_map_1, half_map_2, full)]
+        form = geometry(model, among=among)
+        own = model if among is None else with_atoms(model, occupancies=np.where(among, model.occupancies, 0.0))
+        curves = [ifsc(own, volume, resolution) for volume in (half_map_1, half_map_2, full)]
         scores.append(
             ModelScore(
                 int(seed), *curves, form.molprobity, form.clashscore, form.rotamer_outliers, form.ramachandran_favoured

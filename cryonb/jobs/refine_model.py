@@ -22,6 +22,9 @@ def add_arguments(parser):
     parser.add_argument("--model", type=Path, required=True, metavar="PDB", help="PDB or mmCIF, in the maps' frame")
     parser.add_argument("--resolution", type=float, required=True, metavar="Å", help="where the FSC is 0.143")
     parser.add_argument("--out", "--o", type=Path, required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument(
+        "--chain", nargs="+", metavar="NAME", help="protein chains to refine, the rest of the file fixed (all of them)"
+    )
     parser.add_argument("--models", type=int, default=10, help="how many are made to choose from (%(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="of moves and annealing (%(default)s)")
     parser.add_argument("--fragments", type=Path, metavar="DIR", help="PDB or mmCIF files to take fragments from")
@@ -49,9 +52,9 @@ def execute(options):
     model = io.read_model(options.model)
     library = None if options.fragments is None else atomic.FragmentLibrary.from_structures(options.fragments)
     found = atomic.refine_model(
-        *halves, model, options.resolution, rng=options.seed, library=library, workers=options.workers,
-        protocol=atomic.Protocol(models=options.models, rounds=options.rounds), folder=options.out / "checkpoint",
-        progress=not options.quiet,
+        *halves, model, options.resolution, rng=options.seed, chains=options.chain, library=library,
+        workers=options.workers, protocol=atomic.Protocol(models=options.models, rounds=options.rounds),
+        folder=options.out / "checkpoint", progress=not options.quiet,
     )  # fmt: skip
     (options.out / "models").mkdir(parents=True, exist_ok=True)
     io.write_model(found.model, options.out / "model.cif")

@@ -34,7 +34,7 @@ ENOUGH = 1000  # particles; a round number: tours of 500, 600 and 800 (32 px) we
 N_SPECTRAL = 4  # volumes: a cubic in the coordinate
 FINE = 60  # nodes on which the volumes are made
 TAIL = 0.01  # share of particles beyond which the volumes are extrapolated along their slope
-MARGIN = 0.07  # of the covered range: how far the landscape reaches beyond it
+REACH = 2.0  # a particle's median standard deviations: how far the landscape reaches beyond the covered range
 SLOPE = 0.14  # of the covered range: over which that slope is taken
 EXTENSION = 0.1  # of the covered range: room on either side for the next round
 N_DIFFUSION = 5
@@ -163,7 +163,7 @@ def embed(
     seed = int(rng.integers(2**62))
     n_rounds = (1 if gauge is None else 3) if n_rounds is None else n_rounds
     n_nodes = int(np.clip(len(particles) // 40, 12, 40)) if n_nodes is None else n_nodes
-    key = {"question": "embed, not tempered", "n": len(particles), "box": particles.size_px,
+    key = {"question": "embed, ends by the error", "n": len(particles), "box": particles.size_px,
            "pixel": particles.pixel_size, "seed": seed,
            "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
            "gauge": None if gauge is None else [gauge.name, *map(float, gauge.values)],
@@ -332,7 +332,9 @@ def _round(job, state, n_nodes):
         raise ValueError(
             f"nothing moves along the coordinate: {job.reader.name} reads {low:.3g} at both ends of its range"
         )
-    edges = np.linspace(low - MARGIN * (high - low), high + MARGIN * (high - low), n_nodes + 1)
+    # where a landscape ends, all that look as if they lay beyond pile up
+    reach = REACH * _median_deviation(state) * (high - low) / np.ptp(state.nodes[ends])
+    edges = np.linspace(low - reach, high + reach, n_nodes + 1)
     centres = (edges[1:] + edges[:-1]) / 2
     curves = [_coefficients_at(centres, reading, basis, state, ends) for reading in readings]
     log_likelihood = np.empty((len(state.weights), n_nodes))
@@ -341,6 +343,12 @@ def _round(job, state, n_nodes):
         log_likelihood[group] = node_log_likelihood(overlaps, curve)
     log_likelihood += volume_noise_penalty(weighted, without, curves[0], workers=job.workers)
     return edges, log_likelihood, whole.volumes.combine(curves[0])
+
+
+def _median_deviation(state):
+    """Standard deviation of a particle's posterior, in the unit of the state's nodes."""
+    mean = state.weights @ state.nodes
+    return np.median(np.sqrt(np.maximum(state.weights @ state.nodes**2 - mean**2, 0)))
 
 
 def _evidence_per_shell(observations, reliability):
