@@ -3,11 +3,12 @@
     python benchmarks/landscape.py [--quick] [--tiers latents ratchet ...] [--seeds N] [--particles N] [--rows FILE]
 
 Tiers: `latents`, one coordinate with a known Gaussian error of 0.06, 0.10 and 0.15 of its range, over a double well of
-3.4 kT; `ratchet`, simulated ribosomes over two wells 10° apart, with their true poses; `motions`, ratchet and swivel
-that go together; `circle`, a rotor that turns all the way round; `entangled`, a ratchet whose states are seen from
-different sides; `junk`, a ratchet with 20 % junk and poses that are 3° off; `null`, ribosomes that do not move, or
-noise alone; `control`, as many that do; `differ`, the first check alone, on eleven kinds of particles. Per-particle
-figures stand beside an oracle that knows the volume of every state. With --rows each result is appended to a file of
+3.4 kT; `ratchet`, simulated ribosomes over two wells 10° apart, with their true poses; `factor`, the same with a factor
+that binds the more often the further they have turned; `motions`, ratchet and swivel that go together; `circle`, a
+rotor that turns all the way round; `entangled`, a ratchet whose states are seen from different sides; `junk`, a ratchet
+with 20 % junk and poses that are 3° off; `null`, ribosomes that do not move, or noise alone; `control`, as many that
+do; `differ`, the first check alone, on eleven kinds of particles. Per-particle figures stand beside an oracle that
+knows the volume of every state. With --rows each result is appended to a file of
 JSON lines, and what it holds is not computed again. --quick is one ratchet and one null. Prints one JSON object last.
 """
 
@@ -40,6 +41,7 @@ NULL_SIZE, NULL_PIXEL = 32, 12.6
 TIERS = {
     "latents": (50_000, 10_000, None, 5),
     "ratchet": (10_000, 2000, 0.1, 5),
+    "factor": (10_000, 2000, 0.1, 5),
     "motions": (50_000, 4000, 0.2, 5),
     "circle": (1500, 1500, 0.5, 10),
     "entangled": (10_000, 2000, 0.1, 5),
@@ -135,7 +137,18 @@ def embedded(case, ribosomes, particles):
 
 def ratchet(case):
     """One motion, everything else as it should be; with --halves each half by itself too."""
-    ribosomes = Ribosomes(case)
+    landscape = simulate.double_well(RATCHET, span=(-10.0, 10.0), wells=(-5.0, 5.0), barrier_kt=2.0, tilt_kt=0.4)
+    return one_motion(
+        case, Ribosomes(case, species=simulate.Species("free", landscape=landscape, state={"factor": False}))
+    )
+
+
+def factor(case):
+    """The ratchet, and a factor that binds the more often the further it has turned."""
+    return one_motion(case, Ribosomes(case))
+
+
+def one_motion(case, ribosomes):
     found, row = embedded(case, ribosomes, ribosomes.particles)
     angle = ribosomes.state[:, 0]
     scores = manifold.score(found, angle, ribosomes.energy, oracle=ribosomes.oracle(case))
@@ -351,7 +364,7 @@ def differ(case):
 
 FUNCTIONS = {
     function.__name__: function
-    for function in (latents, ratchet, motions, circle, entangled, junk, null, control, differ)
+    for function in (latents, ratchet, factor, motions, circle, entangled, junk, null, control, differ)
 }
 
 
