@@ -8,8 +8,8 @@ that binds the more often the further they have turned; `motions`, ratchet and s
 rotor that turns all the way round; `entangled`, a ratchet whose states are seen from different sides; `junk`, a ratchet
 with 20 % junk and poses that are 3° off; `null`, ribosomes that do not move, or noise alone; `control`, as many that
 do; `differ`, the first check alone, on eleven kinds of particles. Per-particle figures stand beside an oracle that
-knows the volume of every state. With --rows each result is appended to a file of
-JSON lines, and what it holds is not computed again. --quick is one ratchet and one null. Prints one JSON object last.
+knows the volume of every state. With --rows each result is appended to a file of JSON lines, and what it holds is not
+computed again. --quick is one ratchet and one null. Prints one JSON object last.
 """
 
 import argparse

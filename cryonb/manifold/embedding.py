@@ -153,6 +153,7 @@ def embed(
 
     Notes
     -----
+    The landscape reaches two of a particle's standard deviations (the median's) beyond 98 % of the particles.
     Likelihoods lose what the volumes' own noise costs at each node (`volume_noise_penalty`). Poses refined against a
     consensus turn back with the motion; the gauge leaves rigid motions of the whole free, so that the coordinate is
     relative. It misleads where a second motion is as strong as the first, and where the views depend on the state.

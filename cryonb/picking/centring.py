@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.fft
 
-__all__ = ["recentred"]
+__all__ = ["highest", "recentred"]
 
 FEWEST = 8  # picks whose average is worth comparing with
 ROUNDS, REACH = 2, 0.25  # how often, and how far from where it was a pick may go in each, in diameters
@@ -63,7 +63,7 @@ def recentred(prepared, places):
         average = (average - (average * window).sum() / window.sum()) * window
         reference = np.conj(scipy.fft.rfft2(np.fft.ifftshift(average)))
         correlation = scipy.fft.irfft2(scipy.fft.rfft2(surroundings) * reference, surroundings.shape[1:])
-        places = nearest + _highest(correlation, near)
+        places = nearest + highest(correlation, near)[1]
     return places
 
 
@@ -74,16 +74,29 @@ def _turned(image, radius):
     return np.interp(radius, np.arange(len(profile)), profile)
 
 
-def _highest(correlation, near):
-    """Place (x, y) of the highest value of each map (n, s, s) against its centre, where ``near``."""
-    n, size, _ = correlation.shape
+def highest(maps, near):
+    """Highest value of each map where ``near``, and its place (x, y) against the centre, by a parabola along each axis.
+
+    Parameters
+    ----------
+    maps : ndarray (n, s, s)
+    near : ndarray (s, s) of bool
+        Not on the rim.
+
+    Returns
+    -------
+    height : ndarray (n,)
+    place : ndarray (n, 2)
+        In pixels.
+    """
+    n, size, _ = maps.shape
     which = np.arange(n)
-    row, column = np.unravel_index(np.where(near, correlation, -np.inf).reshape(n, -1).argmax(axis=1), (size, size))
-    highest = correlation[which, row, column]
+    row, column = np.unravel_index(np.where(near, maps, -np.inf).reshape(n, -1).argmax(axis=1), (size, size))
+    height = maps[which, row, column]
     steps = []
     for dy, dx in ((0, 1), (1, 0)):
-        before, after = (correlation[which, row + sign * dy, column + sign * dx] for sign in (-1, 1))
-        curvature = before + after - 2 * highest
+        before, after = (maps[which, row + sign * dy, column + sign * dx] for sign in (-1, 1))
+        curvature = before + after - 2 * height
         step = np.divide(0.5 * (before - after), curvature, out=np.zeros(n), where=curvature < 0)
         steps.append(np.clip(step, -0.5, 0.5))
-    return np.column_stack([column, row]) - size // 2 + np.column_stack(steps)
+    return height, np.column_stack([column, row]) - size // 2 + np.column_stack(steps)

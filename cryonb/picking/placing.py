@@ -5,6 +5,7 @@ import scipy.fft
 import scipy.ndimage
 
 from .. import ctf as ctf_room
+from .centring import highest
 
 __all__ = ["modulated", "placed", "turned"]
 
@@ -99,6 +100,7 @@ def placed(micrograph, prepared, places, references, *, pixel_size, ctf, angles)
     diameter = prepared.diameter / fine_pixel
     reach, half = int(np.ceil(REACH * diameter)), int(np.ceil((0.5 + REACH) * diameter)) + 2
     middle = slice(half - reach - 1, half + reach + 2)
+    near = np.pad(np.ones((2 * reach + 1,) * 2, dtype=bool), 1)
     offset = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
     inside = np.hypot(*offset) <= diameter / 2
     nearest, boxes = _boxes(micrograph, prepared.to_micrograph(places), binning, half)
@@ -112,25 +114,10 @@ def placed(micrograph, prepared, places, references, *, pixel_size, ctf, angles)
         who = np.flatnonzero(listed[:, number])
         kernel = np.conj(scipy.fft.rfft2(np.fft.ifftshift(image).astype(np.float32)))
         found = scipy.fft.irfft2(transforms[who] * kernel, boxes.shape[1:])
-        height, place = _highest(found[:, middle, middle], reach)
+        height, place = highest(found[:, middle, middle], near)
         better = height > best[who]
         best[who[better]], step[who[better]] = height[better], place[better]
     return prepared.from_micrograph((nearest + step + 0.5) * binning - 0.5)
-
-
-def _highest(maps, reach):
-    """Height and place (x, y) against the centre of each map's highest value not on its rim, by a parabola."""
-    n, size, _ = maps.shape
-    which, inner = np.arange(n), maps[:, 1:-1, 1:-1].reshape(n, -1)
-    row, column = np.divmod(inner.argmax(axis=1), size - 2)
-    height, place = inner.max(axis=1), np.column_stack([column, row]) - float(reach)
-    for axis, (dy, dx) in enumerate([(0, 1), (1, 0)]):
-        before, after = maps[which, row + 1 - dy, column + 1 - dx], maps[which, row + 1 + dy, column + 1 + dx]
-        curvature = before + after - 2 * height
-        place[:, axis] += np.clip(
-            np.divide(0.5 * (before - after), curvature, out=np.zeros(n), where=curvature < 0), -0.5, 0.5
-        )
-    return height, place
 
 
 def _pixel(prepared):
