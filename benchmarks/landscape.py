@@ -4,12 +4,12 @@
 
 Tiers: `latents`, one coordinate with a known Gaussian error of 0.06, 0.10 and 0.15 of its range, over a double well of
 3.4 kT; `ratchet`, simulated ribosomes over two wells 10° apart, with their true poses; `factor`, the same with a factor
-that binds the more often the further they have turned; `motions`, ratchet and swivel that go together; `circle`, a
-rotor that turns all the way round; `entangled`, a ratchet whose states are seen from different sides; `junk`, a ratchet
-with 20 % junk and poses that are 3° off; `null`, ribosomes that do not move, or noise alone; `control`, as many that
-do; `differ`, the first check alone, on eleven kinds of particles. Per-particle figures stand beside an oracle that
-knows the volume of every state. With --rows each result is appended to a file of JSON lines, and what it holds is not
-computed again. --quick is one ratchet and one null. Prints one JSON object last.
+that binds the more often the further they have turned; `motions`, ratchet and swivel that go together, by a gauge of
+both; `circle`, a rotor that turns all the way round; `entangled`, a ratchet whose states are seen from different sides;
+`junk`, a ratchet with 20 % junk and poses that are 3° off; `null`, ribosomes that do not move, or noise alone;
+`control`, as many that do; `differ`, the first check alone, on eleven kinds of particles. Per-particle figures stand
+beside an oracle that knows the volume of every state. With --rows each result is appended to a file of JSON lines, and
+what it holds is not computed again. --quick is one ratchet and one null. Prints one JSON object last.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
+from scipy.interpolate import RegularGridInterpolator  # noqa: E402
 from scipy.stats import beta, rankdata, spearmanr  # noqa: E402
 
 from cryonb import manifold, samples, simulate  # noqa: E402
@@ -178,40 +179,40 @@ def as_row(scores):
 
 
 def motions(case):
-    """Two motions that go together, from the shape of the latents; rms needs a gauge for two, which there is not."""
-    ribosomes = Ribosomes(case, landscape=simulate.coupled_wells(slope=0.5, spread=4.0))
-    values = [np.linspace(-10, 10, 7), np.linspace(-15, 15, 7)]
+    """Two motions that go together, by a gauge of both; and whether the latents are called a surface without it."""
+    both = simulate.coupled_wells(slope=0.5, spread=4.0)
+    free = simulate.Species("free", landscape=both, state={"factor": False})
+    ribosomes = Ribosomes(case, species=free, landscape=both)
+    gauge = manifold.SurfaceGauge(
+        lambda ratchet, swivel: ribosomes.model(ratchet=ratchet, swivel=swivel),
+        (np.linspace(-14, 14, 9), np.linspace(-20, 20, 9)), (RATCHET, SWIVEL),
+    )  # fmt: skip
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = manifold.embed_surface(
+        ribosomes.particles, gauge=gauge, rng=case.seed, workers=case.workers, progress=False
+    )
+    row = {"embed_seconds": time.perf_counter() - wall, "embed_cpu_seconds": time.process_time() - cpu}
+    values = [np.linspace(-12, 12, 9), np.linspace(-18, 18, 9)]
     pairs = np.stack(np.meshgrid(*values, indexing="ij"), axis=-1).reshape(-1, 2)
     known = [
         Volume(ribosomes.model(ratchet=x, swivel=y).data * ribosomes.truth.scale, PIXEL) for x, y in pairs.tolist()
     ]
     likelihood = manifold.image_log_likelihood(ribosomes.particles, known, resolution=20.0, workers=case.workers)
-    best = posterior_mean(likelihood, np.ones(len(pairs)), pairs)
-    began = time.perf_counter()
-    principal = manifold.principal_volumes(
-        ribosomes.particles, rng=case.seed, n_components=4, workers=case.workers, progress=False
-    )
-    chosen = manifold.choose_shape(principal.embedding, rng=case.seed).name
-    surface = manifold.fit_shape(principal.embedding, "surface")
-    row = {"shape": chosen, "embed_seconds": time.perf_counter() - began}
-    state = ribosomes.state
-    # the sides of a surface have no names: both coordinates together, by the direction that goes with each motion
-    design = np.column_stack([np.ones(len(state)), surface.coordinate, surface.coordinate**2])
-    design = np.column_stack([design, surface.coordinate.prod(axis=1)])
-    fitted = design @ np.linalg.lstsq(design, state, rcond=None)[0]
-    ranks, true_ranks, best_ranks = (np.apply_along_axis(rankdata, 0, part) for part in (fitted, state, best))
-    fractions, crossing = [], []
-    for k in range(2):
-        oracle = np.corrcoef(best_ranks[:, k], true_ranks[:, k])[0, 1]
-        fractions.append(float(np.corrcoef(ranks[:, k], true_ranks[:, k])[0, 1] / oracle))
-        left = [
-            part - np.polyval(np.polyfit(true_ranks[:, k], part, 1), true_ranks[:, k])
-            for part in (ranks[:, k], true_ranks[:, 1 - k])
-        ]
-        crossing.append(float(abs(np.corrcoef(*left)[0, 1])))
+    truth = ribosomes.landscape
+    energy = RegularGridInterpolator(truth.centers, truth.energy_kt, bounds_error=False, fill_value=np.nan)
+    prior = np.exp(-np.nan_to_num(energy(pairs), nan=np.inf))
+    scores = manifold.score(
+        found, ribosomes.state, lambda x, y: energy(np.stack([x, y], axis=-1)),
+        oracle=posterior_mean(likelihood, prior, pairs),
+    )  # fmt: skip
+    chosen = manifold.choose_shape(found.principal.embedding, rng=case.seed).name
+    fractions, slopes = scores.spearman_fraction_of_oracle.tolist(), scores.amplitude_ratio.tolist()
     return row | {
-        "ratchet_fraction_of_oracle": fractions[0], "swivel_fraction_of_oracle": fractions[1],
-        "cross_talk": max(crossing), "found": float(chosen == "surface"),
+        "verdict": found.landscape.verdict, "ratchet_fraction_of_oracle": fractions[0],
+        "swivel_fraction_of_oracle": fractions[1], "cross_talk": scores.cross_talk,
+        "landscape_rms_kt": scores.landscape_rms_kt, "histogram_rms_kt": scores.counting_rms_kt,
+        "coverage": scores.coverage, "population_error": scores.population_error, "ratchet_amplitude": slopes[0],
+        "swivel_amplitude": slopes[1], "shape": chosen, "found": float(chosen == "surface"),
     }  # fmt: skip
 
 

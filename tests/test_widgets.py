@@ -238,10 +238,29 @@ def test_the_smoothness_panel_starts_at_the_most_probable_and_follows_its_slider
 
 
 def test_the_smoothness_panel_wants_a_position_and_an_average_for_each_volume(smoothness, volume):
-    with pytest.raises(ValueError, match="a position for each of 1 volumes, got 2"):
+    with pytest.raises(ValueError, match=r"a position for each of 1 volumes, got shape \(2,\)"):
         widgets.LandscapeSmoothness(smoothness.scan, [volume], [0, 1])
     with pytest.raises(ValueError, match="an average for each of 1 volumes, got 3"):
         widgets.LandscapeSmoothness(smoothness.scan, [volume], [0], averages=smoothness.averages)
+
+
+def test_the_explorer_walks_over_two_coordinates(volume):
+    edges = [np.linspace(-10, 10, 11), np.linspace(-20, 20, 11)]
+    x, y = np.meshgrid(*[(edge[1:] + edge[:-1]) / 2 for edge in edges], indexing="ij")
+    energy = ((x - 5) / 4) ** 2 + (y / 8) ** 2
+    energy[0, 0] = np.nan
+    landscape = EnergyLandscape(energy, edges, gauge=("ratchet (°)", "swivel (°)"))
+    points = np.array([[-9.0, -18.0], [-5.0, 0.0], [0.0, 0.0], [5.0, 0.0]])
+    frames = [Volume(volume.data * (k + 1), 5.0) for k in range(4)]
+    explorer = widgets.LandscapeExplorer(landscape, frames, points)
+    assert explorer.position.value == 3
+    click(explorer.canvas, -4.0, 3.0)
+    assert explorer.position.value == 1 and explorer.result[1] is frames[1]
+    assert "swivel (°): <b>0.0</b>" in explorer.caption.value and "kT" in explorer.caption.value
+    explorer.position.value = 0
+    assert "not observed" in explorer.caption.value
+    with pytest.raises(ValueError, match=r"got shape \(4,\) on a landscape over ratchet \(°\) and swivel"):
+        widgets.LandscapeExplorer(landscape, frames, points[:, 0])
 
 
 def test_a_clickable_canvas_leaves_the_readers_backend_alone():
@@ -256,7 +275,7 @@ def test_a_clickable_canvas_leaves_the_readers_backend_alone():
 
 
 def test_the_explorer_wants_a_position_and_an_average_for_each_volume(explorer, volume):
-    with pytest.raises(ValueError, match="a position for each of 1 volumes, got 2"):
+    with pytest.raises(ValueError, match=r"a position for each of 1 volumes, got shape \(2,\)"):
         widgets.LandscapeExplorer(explorer.landscape, [volume], [0, 1])
     with pytest.raises(ValueError, match="an average for each of 1 volumes, got 2"):
         widgets.LandscapeExplorer(explorer.landscape, [volume], [0], averages=np.zeros((2, 8, 8)))

@@ -13,6 +13,7 @@ from .diffusion import DiffusionMap
 from .embedding import ConformationalLandscape, embed
 from .frames import FrameEvidence, frame_evidence, frame_weights, weighted_half_maps
 from .gauge import RigidBodyGauge, arclength, measure_volumes
+from .gauge_surface import SurfaceGauge
 from .heterogeneity import Heterogeneity, heterogeneity_test
 from .kinetics import PassageTimes, committor, passage_times, rate_matrix
 from .landscape import change_gauge, counting_landscape, deconvolve_landscape, landscape_rms
@@ -23,6 +24,7 @@ from .scores import Scores, band_coverage, score
 from .shapes import LatentShape, choose_shape, fit_shape, shape_landscape, unshrunk_latents
 from .smoothness import SmoothnessScan, scan_smoothness
 from .spectral import SpectralVolumes, volumes_along
+from .surface import ConformationalSurface, embed_surface
 from .views import average_near_view, crowded_view, projections_and_averages, turned_to_view, volumes_at
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Checks",
     "ConditionDifference",
     "ConformationalLandscape",
+    "ConformationalSurface",
     "DiffusionMap",
     "FrameEvidence",
     "FrameSequence",
@@ -44,6 +47,7 @@ __all__ = [
     "Scores",
     "SmoothnessScan",
     "SpectralVolumes",
+    "SurfaceGauge",
     "arclength",
     "average_near_view",
     "band_coverage",
@@ -58,6 +62,7 @@ __all__ = [
     "crowded_view",
     "deconvolve_landscape",
     "embed",
+    "embed_surface",
     "find_basins",
     "fit_shape",
     "frame_evidence",

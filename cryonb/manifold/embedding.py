@@ -159,8 +159,8 @@ def embed(
     relative. It misleads where a second motion is as strong as the first, and where the views depend on the state.
     """
     rng = np.random.default_rng(rng)
-    notes = _check(particles)
-    _check_settings(len(particles), n_components, n_nodes, n_folds, n_rounds)
+    notes = check_particles(particles)
+    check_settings(len(particles), n_components, n_nodes, n_folds, n_rounds)
     seed = int(rng.integers(2**62))
     n_rounds = (1 if gauge is None else 3) if n_rounds is None else n_rounds
     n_nodes = int(np.clip(len(particles) // 40, 12, 40)) if n_nodes is None else n_nodes
@@ -257,7 +257,7 @@ def _reader(gauge, principal):
     return _Arclength() if gauge is None else _Angle(gauge, principal)
 
 
-def _check(particles):
+def check_particles(particles):
     """Errors for what cannot be embedded, warnings for what should not be believed."""
     if particles.poses is None or particles.ctf is None:
         missing = [name for name in ("poses", "ctf") if getattr(particles, name) is None]
@@ -279,7 +279,7 @@ def _check(particles):
     return notes
 
 
-def _check_settings(n, n_components, n_nodes, n_folds, n_rounds):
+def check_settings(n, n_components, n_nodes, n_folds, n_rounds):
     """Settings that these particles cannot have, before the work."""
     limits = {  # least, most
         "n_components": (n_components, 1, n - 1), "n_folds": (n_folds, 2, n), "n_nodes": (n_nodes, 4, np.inf),
@@ -322,7 +322,7 @@ def _round(job, state, n_nodes):
     job.observations = replace(job.observations, noise=noise_spectrum(job.observations, whole.volumes, first))
     # what the volumes cannot show reliably must not be counted as evidence
     weighted = replace(job.observations, noise=job.observations.noise / reliability)
-    job.reader.weigh_shells(_evidence_per_shell(job.observations, reliability))
+    job.reader.weigh_shells(evidence_per_shell(job.observations, reliability))
     readings = job.reader.read([fit.at(state.nodes) for fit in without], state.nodes, state.weights.mean(axis=0))
     readings = np.maximum.accumulate(np.vstack([readings.mean(axis=0), readings]), axis=1)
     readings = readings + 1e-9 * np.arange(readings.shape[1])
@@ -352,7 +352,7 @@ def _median_deviation(state):
     return np.median(np.sqrt(np.maximum(state.weights @ state.nodes**2 - mean**2, 0)))
 
 
-def _evidence_per_shell(observations, reliability):
+def evidence_per_shell(observations, reliability):
     """CTF² over noise per shell, by how reliable the volumes' changes are, and per voxel of the shell."""
     shell = observations.shell
     contrast = np.bincount(shell, (observations.ctf**2).mean(axis=0)) / np.bincount(shell)

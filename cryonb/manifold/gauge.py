@@ -3,6 +3,7 @@
 Only the recovered volumes and the model of the moving body enter, never the state of any particle.
 """
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,52 +42,44 @@ class RigidBodyGauge:
         object.__setattr__(self, "values", values)
 
 
-class PreparedGauge:
-    """The model's volumes on the cropped grid, filtered like the recovered ones, with their rigid-body derivatives."""
+class RigidModels:
+    """A model's volumes on the cropped grid, filtered like the recovered ones, with the rigid motions of the whole."""
 
-    def __init__(self, gauge, reference):
-        """Draw and filter the model.
+    def __init__(self, volumes, reference, *, middle):
+        """Filter the model's volumes.
 
-        ``reference`` is a `VolumeSet` whose first volume, the mean, sets the filter. All Fourier shells count alike;
-        `with_weights` changes that.
+        ``reference`` is a `VolumeSet` whose first volume, the mean, sets the filter; ``middle`` is the model at rest.
+        All Fourier shells count alike; `with_weights` changes that.
         """
-        self.values, self.name = gauge.values, gauge.name
         size_px = reference.data.shape[-1]
         models = []
-        for value in gauge.values:
-            volume = gauge.model(value)
+        for volume in volumes:
             if volume.size_px != reference.size_px:
                 raise ValueError(
                     f"the gauge's model gives {volume}, but the particles have box {reference.size_px} px of "
                     f"{reference.pixel_size:g} Å"
                 )
             models.append(crop_or_pad(volume.data, size_px))
-        self.mask = reference.mask
-        self.shell_weights = None
-        self.plain = self.models = _match_shells(np.stack(models), reference.data[0]) * self.mask
-        self.motions = self._rigid_derivatives(self.models[len(models) // 2])
-        self.flat_models = self._weighted(self.models)
-        self._bases = None
+        self.mask, self.middle, self.shell_weights = reference.mask, middle, None
+        self.plain = _match_shells(np.stack(models), reference.data[0]) * self.mask
+        self._draw(self.plain)
+
+    def _draw(self, models):
+        self.models = models
+        self.motions = self._rigid_derivatives(models[self.middle])
+        self.flat_models, self._bases = self._weighted(models), None
 
     def with_weights(self, shell_weights):
         """The same model with other weights of the Fourier shells, (shells,)."""
-        import copy
-
         other = copy.copy(self)
         other.shell_weights = shell_weights
-        other.flat_models = other._weighted(other.models)
-        other._bases = None
+        other._draw(other.models)
         return other
 
     def _with_models(self, models):
         """The same with the model's volumes moved."""
-        import copy
-
         other = copy.copy(self)
-        other.models = models
-        other.motions = self._rigid_derivatives(models[len(models) // 2])
-        other.flat_models = other._weighted(models)
-        other._bases = None
+        other._draw(models)
         return other
 
     def _weighted(self, volumes):
@@ -104,6 +97,11 @@ class PreparedGauge:
         """Orthonormal rows that span shifts, rotations and a constant."""
         return np.linalg.qr(self._weighted(self.motions).T)[0]
 
+    def _without_whole(self, rows):
+        """Rows without what shifts, rotations and a constant explain."""
+        basis = self.basis
+        return rows - (rows @ basis) @ basis.T
+
     def _rigid_derivatives(self, volume):
         """Derivatives of a volume by three shifts and three rotations, and a constant, (7, voxels)."""
         size_px = volume.shape[0]
@@ -112,6 +110,15 @@ class PreparedGauge:
         z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
         turns = np.cross(np.stack([x, y, z]), gradient, axis=0)
         return np.concatenate([gradient, turns, self.mask[None]])
+
+
+class PreparedGauge(RigidModels):
+    """The model of one motion, and where on recovered curves its volumes lie."""
+
+    def __init__(self, gauge, reference):
+        """Draw and filter the model at each of the gauge's values, as `RigidModels` does."""
+        self.values, self.name = gauge.values, gauge.name
+        super().__init__(map(gauge.model, gauge.values), reference, middle=len(gauge.values) // 2)
 
     def measure(self, volumes):
         """Value of the coordinate that explains each volume best, (m,): scale and rigid motion of the whole are free.
@@ -166,14 +173,9 @@ class PreparedGauge:
 
     def _place(self, curves, nodes, density, n_iterations):
         """`place` with the whole of the model as it stands; and the reading of the nodes."""
-        basis = self.basis
-
-        def free(rows):
-            return rows - (rows @ basis) @ basis.T
-
-        models = free(self.flat_models)
+        models = self._without_whole(self.flat_models)
         directions = np.linalg.svd(models - models.mean(axis=0), full_matrices=False)[2][:_MOTION_DIRECTIONS]
-        flat = [free(self._weighted(curve.data)) for curve in curves]
+        flat = [self._without_whole(self._weighted(curve.data)) for curve in curves]
         mean = density @ np.mean(flat, axis=0)
         centred = [(rows - mean) @ directions.T for rows in flat]
         average = np.mean(centred, axis=0)
@@ -210,7 +212,7 @@ class PreparedGauge:
         )[0]
         rate = found[1:7] / found[0]
         return self._with_models(
-            np.stack([_moved(model, (value - zero) * rate) for model, value in zip(self.plain, self.values)])
+            np.stack([moved(model, (value - zero) * rate) for model, value in zip(self.plain, self.values)])
         )
 
     def read(self, curves, nodes, density):
@@ -263,8 +265,7 @@ class PreparedGauge:
         """
         centre = self.values.mean()
         near = np.abs(self.values - centre) <= reach
-        components, basis = self._weighted(volumes.data[1:]), self.basis
-        free = components - (components @ basis) @ basis.T
+        free = self._without_whole(self._weighted(volumes.data[1:]))
         # coordinates of the model in the span, the motion of the whole left free
         along = np.linalg.solve(free @ free.T, free @ self.flat_models[near].T)
         slope = np.polynomial.polynomial.polyfit(self.values[near] - centre, along.T, 1)[1]
@@ -325,7 +326,7 @@ def arclength(volumes):
     return total / total[-1]
 
 
-def _moved(volume, motion):
+def moved(volume, motion):
     """A volume read at positions shifted by motion[:3] (x, y, z; voxels) and turned by motion[3:] (radians)."""
     from scipy.ndimage import affine_transform
     from scipy.spatial.transform import Rotation

@@ -5,7 +5,7 @@ coordinate) are each particle's own, and enter by their first and second moments
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -56,10 +56,12 @@ class NormalEquations:
         power : ndarray (shells, l)
             E|V(k)|², from the solution and its posterior variance: the next prior.
         """
-        total = self.totals[0] if len(self.totals) == 1 else np.sum(self.totals, axis=0)
-        if without is not None:
-            total = total - self.totals[without]
+        total = self._total if without is None else self._total - self.totals[without]
         return _solve(self, total, prior)
+
+    @cached_property
+    def _total(self):
+        return self.totals[0] if len(self.totals) == 1 else np.sum(self.totals, axis=0)
 
 
 def normal_equations(observations, first, second, *, mask, groups=None, workers=1):

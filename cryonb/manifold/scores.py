@@ -20,9 +20,9 @@ class Scores:
 
     Parameters
     ----------
-    spearman : float
+    spearman : float, or ndarray (2,) of a surface
         Rank correlation of the particles' coordinates with the true ones, whatever its sign.
-    spearman_fraction_of_oracle : float
+    spearman_fraction_of_oracle : float, or ndarray (2,)
         Divided by that of an oracle, which knows the volumes and not the coordinate.
     landscape_rms_kt, counting_rms_kt : float
         `landscape_rms` of the deconvolved landscape and of the counted one.
@@ -34,8 +34,11 @@ class Scores:
         Largest error of a true well's population, as a share of all particles.
     coverage : float
         `band_coverage`.
-    amplitude_ratio : float
+    amplitude_ratio : float, or ndarray (2,)
         Slope of the found coordinate on the true one, both in the gauge's unit: 1 where motions have their full size.
+    cross_talk : float
+        Of a surface: how much either coordinate follows the other motion, beyond what its own explains; the larger of
+        the two partial rank correlations.
     fsc_auc : float
         `volume_agreement`, mean over the nodes weighted by their particles.
     neighbourhood_similarity : float
@@ -43,15 +46,16 @@ class Scores:
         From found to true, and from true to found.
     """
 
-    spearman: float
-    spearman_fraction_of_oracle: float
+    spearman: object
+    spearman_fraction_of_oracle: object
     landscape_rms_kt: float
     counting_rms_kt: float
     wasserstein: float
     barrier_error_kt: float
     population_error: float
     coverage: float
-    amplitude_ratio: float
+    amplitude_ratio: object
+    cross_talk: float
     fsc_auc: float
     neighbourhood_similarity: float
     information_imbalance: tuple
@@ -62,8 +66,9 @@ class Scores:
         return values
 
     def __repr__(self):
+        ranks = " and ".join(f"{each:.2f}" for each in np.atleast_1d(self.spearman))
         return (
-            f"Scores(Spearman {self.spearman:.2f}, landscape {self.landscape_rms_kt:.2f} kT rms, "
+            f"Scores(Spearman {ranks}, landscape {self.landscape_rms_kt:.2f} kT rms, "
             f"counting {self.counting_rms_kt:.2f}, populations ± {100 * self.population_error:.1f} points)"
         )
 
@@ -73,16 +78,16 @@ def score(found, coordinate, energy=None, *, oracle=None, volumes=None, energy_l
 
     Parameters
     ----------
-    found : ConformationalLandscape
+    found : ConformationalLandscape or ConformationalSurface
         Of n particles, m nodes.
-    coordinate : ndarray (n,)
+    coordinate : ndarray (n,), or (n, 2) for a surface
         True coordinate of each particle, in the unit of the gauge (in any unit where only ranks are to be compared).
     energy : callable or EnergyLandscape, optional
         True landscape, in kT, over the gauge's coordinate; a landscape on the bins of the found one.
-    oracle : ndarray (n,), optional
+    oracle : ndarray like ``coordinate``, optional
         Coordinates that were found with the true volumes and poses.
     volumes : sequence of Volume, m of them, optional
-        True volumes at the nodes, in the frame and on the grid of the found ones.
+        Of a curve: true volumes at the nodes, in the frame and on the grid of the found ones.
     energy_limit : float
         As in `landscape_rms`.
 
@@ -100,15 +105,16 @@ def score(found, coordinate, energy=None, *, oracle=None, volumes=None, energy_l
     Measures of Jeon et al., CryoBench, NeurIPS (2024), for heterogeneity: area under the FSC, neighbourhood
     similarity, information imbalance.
     """
-    from scipy.stats import spearmanr
-
-    n, landscape = len(found.coordinate), found.landscape
-    coordinate = _checked("coordinate", coordinate, n)
-    ranks = abs(float(spearmanr(found.coordinate, coordinate).statistic))
-    fraction = np.nan
+    landscape = found.landscape
+    coordinate = _checked("coordinate", coordinate, found.coordinate.shape)
+    ranks = _correlations(_ranks(found.coordinate), _ranks(coordinate))
+    fraction = np.nan * ranks
     if oracle is not None:
-        fraction = ranks / abs(float(spearmanr(_checked("oracle", oracle, n), coordinate).statistic))
-    slope = np.polyfit(coordinate, found.flat_coordinate, 1)[0] if np.ptp(coordinate) > 0 else np.nan
+        fraction = ranks / _correlations(_ranks(_checked("oracle", oracle, coordinate.shape)), _ranks(coordinate))
+    slope = np.nan * ranks
+    if (np.ptp(coordinate, axis=0) > 0).all():
+        slope = _slopes(found.flat_coordinate, coordinate)
+    crossing = np.nan if coordinate.ndim == 1 else _cross_talk(_ranks(found.coordinate), _ranks(coordinate))
     values = dict.fromkeys(("rms", "counted", "moved", "barrier", "populations", "coverage"), np.nan)
     if energy is not None:
         truth = _on_bins(energy, landscape)
@@ -123,11 +129,12 @@ def score(found, coordinate, energy=None, *, oracle=None, volumes=None, energy_l
             raise ValueError(f"volumes must be one for each of the {len(found.volumes)} nodes, got {len(volumes)}")
         each = [volume_agreement(one, other) for one, other in zip(found.volumes, volumes)]
         agreement = float(np.average(each, weights=found.effective_particles))
+    n = len(coordinate)
     some = np.unique(np.linspace(0, n - 1, min(n, MOST_POINTS)).astype(int))
     a, b = found.coordinate[some], coordinate[some]
     return Scores(
-        ranks, fraction, values["rms"], values["counted"], values["moved"], values["barrier"], values["populations"],
-        values["coverage"], float(slope), agreement, neighbourhood_similarity(a, b),
+        _plain(ranks), _plain(fraction), values["rms"], values["counted"], values["moved"], values["barrier"],
+        values["populations"], values["coverage"], _plain(slope), crossing, agreement, neighbourhood_similarity(a, b),
         (information_imbalance(a, b), information_imbalance(b, a)),
     )  # fmt: skip
 
@@ -249,10 +256,41 @@ def _ranked(points):
     return np.argsort(distance, axis=1, kind="stable")
 
 
-def _checked(name, values, n):
+def _ranks(values):
+    from scipy.stats import rankdata
+
+    return rankdata(values, axis=0)
+
+
+def _correlations(one, other):
+    """Correlation of each column with its partner, whatever its sign."""
+    one, other = (each - each.mean(axis=0) for each in (one, other))
+    return np.abs((one * other).sum(axis=0)) / np.sqrt((one**2).sum(axis=0) * (other**2).sum(axis=0))
+
+
+def _slopes(found, true):
+    found, true = (each - each.mean(axis=0) for each in (found, true))
+    return (found * true).sum(axis=0) / (true**2).sum(axis=0)
+
+
+def _cross_talk(found, true):
+    """Partial correlation of either coordinate's ranks with the other motion's, the larger."""
+    found, true = (each - each.mean(axis=0) for each in (found, true))
+    partial = []
+    for k in (0, 1):
+        own, left = true[:, k], (found[:, k], true[:, 1 - k])
+        partial.append(_correlations(*(each - own * (each @ own) / (own @ own) for each in left)))
+    return float(max(partial))
+
+
+def _plain(value):
+    return float(value) if np.ndim(value) == 0 else value
+
+
+def _checked(name, values, shape):
     values = np.asarray(values, dtype=float)
-    if values.shape != (n,) or not np.isfinite(values).all():
-        raise ValueError(f"{name} must be {n} finite numbers, one for each particle, got shape {values.shape}")
+    if values.shape != shape or not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite numbers of shape {shape}, a row per particle, got {values.shape}")
     return values
 
 
