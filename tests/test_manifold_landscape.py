@@ -13,6 +13,7 @@ from cryonb.manifold import (
     minimum_energy_path,
     scan_smoothness,
 )
+from cryonb.manifold.landscape import FINEST
 from cryonb.simulate import closed_valley
 from cryonb.types import EnergyLandscape
 
@@ -385,3 +386,34 @@ def test_paths_on_the_look_alike():
     assert_paths_keep_to_observed_cells(landscape, (25, 17), (28, 51), (9, 56))
     path = minimum_energy_path(landscape, start=(0.36, 0.24), end=(0.80, 0.42))
     assert path.barrier_kt == pytest.approx(0.6, abs=0.05)
+
+
+def attracted(seen, *, step=0.2, pull=0.02):
+    """Coordinates as volumes that are wrong by the same for all particles make them: drawn to a few places."""
+    return seen - pull * np.sin(2 * np.pi * seen / step)
+
+
+def test_errors_that_all_particles_share_are_not_taken_for_detail():
+    """Errors of a fiftieth of the range, less than a third of a particle's own, make the evidence want narrow wells."""
+    sigma, plain, limited, covered = 0.07, [], [], []
+    for seed in range(2):
+        log_likelihood = gaussian_log_likelihood(attracted(planted(sigma, seed)), sigma)
+        for errors, finest in ((plain, 0.0), (limited, FINEST)):
+            landscape = deconvolve_landscape(log_likelihood, EDGES, rng=seed, finest=finest)
+            errors.append(landscape_rms(landscape, double_well, energy_limit=BARRIER_KT))
+        covered.append(share_covered(landscape, double_well))
+    assert min(plain) > 1.0 and max(limited) < 0.25
+    assert np.mean(covered) > 0.5
+
+
+def test_right_likelihoods_lose_little_by_a_limit_of_detail():
+    sigma = 0.06
+    log_likelihood = gaussian_log_likelihood(planted(sigma, 0), sigma)
+    free, limited = (deconvolve_landscape(log_likelihood, EDGES, rng=0, finest=finest) for finest in (0.0, FINEST))
+    wells = [landscape_rms(each, double_well, energy_limit=BARRIER_KT) for each in (free, limited)]
+    assert wells[1] < wells[0] + 0.15
+    # the band holds what the limit and the width of likelihoods change
+    half = [np.nanmedian(each.upper_kt - each.lower_kt) / 2 for each in (free, limited)]
+    assert half[1] > 0.8 * half[0]
+    with pytest.raises(ValueError, match="at least 0 standard deviations"):
+        deconvolve_landscape(log_likelihood, EDGES, rng=0, finest=-1.0)

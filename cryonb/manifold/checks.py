@@ -12,7 +12,7 @@ from cryonb.manifold.dependence import score_test
 from cryonb.manifold.embedding import embed
 from cryonb.manifold.gram import gram_matrices, noise_spectrum
 from cryonb.manifold.heterogeneity import heterogeneity_test
-from cryonb.manifold.landscape import deconvolve_landscape, landscape_rms
+from cryonb.manifold.landscape import FINEST, deconvolve_landscape, landscape_rms
 from cryonb.manifold.likelihood import stack_volumes
 from cryonb.manifold.observations import observe
 from cryonb.parallel import with_one_blas_thread
@@ -281,9 +281,14 @@ def _heterogeneity(observations, rng, workers):
     )  # fmt: skip
 
 
+def _landscape(log_likelihood, edges, rng):
+    """As `embed` makes it."""
+    return deconvolve_landscape(log_likelihood, edges, rng=rng, finest=FINEST)
+
+
 def _halves(found, rng):
     half = rng.permutation(len(found.coordinate)) % 2 == 0
-    pair = [deconvolve_landscape(found.log_likelihood[some], found.landscape.edges, rng=rng) for some in (half, ~half)]
+    pair = [_landscape(found.log_likelihood[some], found.landscape.edges, rng) for some in (half, ~half)]
     rms = _rms(*pair)
     return Answer(
         "Is it the same in halves of the particles?", rms, "kT", _light(rms, AGREE, DIFFER),
@@ -334,7 +339,7 @@ def _junk(found, junk, rng):
     share = 100 * float((~kept).mean())
     if kept.all():
         return Answer("Is there junk?", share, "%", "green", "No image lacks the particle; nothing was selected.")
-    without = deconvolve_landscape(found.log_likelihood[kept], found.landscape.edges, rng=rng)
+    without = _landscape(found.log_likelihood[kept], found.landscape.edges, rng)
     change = _rms(without, found.landscape)
     return Answer(
         "Is there junk?", share, "%", max(_light(share, 10, 30), _light(change, AGREE, DIFFER), key=LIGHTS.index),
@@ -345,13 +350,13 @@ def _junk(found, junk, rng):
 def _settings(found, rng):
     """Largest change of the landscape under other choices than were made."""
     edges = found.landscape.edges[0]
-    doubted = deconvolve_landscape(DOUBTED * found.log_likelihood, edges, rng=rng)
+    doubted = _landscape(DOUBTED * found.log_likelihood, edges, rng)
     changes = {f"likelihoods that count for {DOUBTED}": _rms(doubted, found.landscape)}
     if (len(edges) - 1) // 2 >= 6:
         last = 2 * ((len(edges) - 1) // 2)
         likelihood = found.log_likelihood[:, :last]
         pairs = np.logaddexp(likelihood[:, ::2], likelihood[:, 1::2]) - np.log(2)
-        coarse = deconvolve_landscape(pairs, edges[: last + 1 : 2], rng=rng)
+        coarse = _landscape(pairs, edges[: last + 1 : 2], rng)
         fine = _joined(found.landscape, last)
         changes["half as many nodes"] = _rms(coarse, fine)
     worst = max(changes, key=changes.get)

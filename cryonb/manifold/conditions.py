@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryonb.manifold.dependence import score_test
-from cryonb.manifold.landscape import deconvolve_landscape
+from cryonb.manifold.landscape import FINEST, deconvolve_landscape
 from cryonb.types import EnergyLandscape
 
 __all__ = ["ConditionDifference", "compare_conditions"]
@@ -98,7 +98,9 @@ def compare_conditions(found, condition, *, rng, n_permutations=999):
         raise ValueError(f"each condition needs at least {FEWEST} particles, got {counts}")
     rng = np.random.default_rng(rng)
     edges, gauge = found.landscape.edges[0], found.landscape.gauge
-    landscapes = tuple(deconvolve_landscape(found.log_likelihood[some], edges, rng=rng, gauge=gauge) for some in member)
+    landscapes = tuple(
+        deconvolve_landscape(found.log_likelihood[some], edges, rng=rng, gauge=gauge, finest=FINEST) for some in member
+    )
     level = [_minus_log_density(landscape) for landscape in landscapes]
     half = [(landscape.upper_kt - landscape.lower_kt) / 2 for landscape in landscapes]
     difference, half = level[1] - level[0], np.hypot(*half)

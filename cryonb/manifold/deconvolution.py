@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Problem", "bin_widths", "bootstrap_spread", "log_evidence", "ridge", "roughness_penalty", "solve_path"]
+__all__ = [
+    "SMOOTHNESS", "Problem", "bin_widths", "bootstrap_spread", "log_evidence", "maximise", "ridge", "roughness_penalty",
+    "solve_path",
+]  # fmt: skip
 
 # λ is marginalised over this grid, log-uniformly; energies in kT over a coordinate scaled to unit range.
 SMOOTHNESS = np.geomspace(1e-9, 1e-1, 22)
@@ -111,13 +114,30 @@ def solve_path(problem):
     energies = []
     energy = np.zeros(problem.likelihood.shape[1])
     for smoothness in SMOOTHNESS[::-1]:
-        energy = _maximise(problem, energy, smoothness)
+        energy = maximise(problem, energy, smoothness)
         energies.append(energy)
     return SMOOTHNESS, energies[::-1]
 
 
-def _maximise(problem, energy, smoothness, *, n_steps=40, tolerance=1e-4):
-    """Newton's method with the outer product of the scores for a Hessian, and step halving."""
+def maximise(problem, energy, smoothness, *, n_steps=40, tolerance=1e-4):
+    """Maximum of the penalised likelihood for one λ, by Newton's method with the scores' outer product for a Hessian.
+
+    Parameters
+    ----------
+    problem : Problem
+    energy : ndarray (m,)
+        To start from, kT.
+    smoothness : float
+        λ.
+    n_steps : int
+        At most; each is halved until the likelihood rises.
+    tolerance : float
+        Gain in nats at which to stop.
+
+    Returns
+    -------
+    ndarray (m,), kT
+    """
     m = len(energy)
     stiffness = problem.stiffness(smoothness)
     scores, log_marginal = problem.scores(energy)

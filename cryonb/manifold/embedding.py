@@ -8,7 +8,7 @@ from cryonb.manifold.coordinates import local_linear_residuals
 from cryonb.manifold.diffusion import DiffusionMap
 from cryonb.manifold.gauge import PreparedGauge, arclength
 from cryonb.manifold.gram import noise_spectrum
-from cryonb.manifold.landscape import counting_landscape, deconvolve_landscape
+from cryonb.manifold.landscape import FINEST, counting_landscape, deconvolve_landscape
 from cryonb.manifold.likelihood import node_log_likelihood
 from cryonb.manifold.masks import automatic_mask, grid_mask
 from cryonb.manifold.memory import remember, remembered
@@ -405,7 +405,7 @@ def _result(values, rng, notes):
     log_likelihood, edges, principal = values["log_likelihood"], values["edges"], values["principal"]
     centres = (edges[1:] + edges[:-1]) / 2
     gauge = values["gauge_name"]
-    landscape = deconvolve_landscape(log_likelihood, edges, rng=rng, gauge=gauge)
+    landscape = deconvolve_landscape(log_likelihood, edges, rng=rng, gauge=gauge, finest=FINEST)
     why = None
     if values["shape"] == "point":
         why = "the latents are as well explained by one point"

@@ -8,20 +8,34 @@ from dataclasses import replace
 
 import numpy as np
 
-from cryonb.manifold.deconvolution import Problem, bin_widths, bootstrap_spread, log_evidence, solve_path
+from cryonb.manifold.deconvolution import (
+    SMOOTHNESS,
+    Problem,
+    bin_widths,
+    bootstrap_spread,
+    log_evidence,
+    maximise,
+    solve_path,
+)
 from cryonb.parallel import with_one_blas_thread
 from cryonb.types import EnergyLandscape
 
-__all__ = ["change_gauge", "counting_landscape", "deconvolve_landscape", "landscape_rms"]
+__all__ = ["FINEST", "change_gauge", "counting_landscape", "deconvolve_landscape", "landscape_rms"]
 
 # A bin with fewer expected particles than this is unobserved: its energy is NaN.
 _MINIMUM_COUNT = 1.0
+# For likelihoods of estimated volumes, in a particle's standard deviations: detail that is finer is not believed.
+FINEST = 4.5
+# How far that limit may be off, as a step along the grid of λ: a factor of 5.8, in length of 1.34.
+DOUBT_STEPS = 2
+# How far likelihoods may be off, as a power: widths that are 18 % too small or too large.
+DOUBT_POWER = 1.4
 
 
 @with_one_blas_thread
 def deconvolve_landscape(
     log_likelihood, edges, *, rng, gauge=None, credibility=0.9, n_bootstrap=48, weights=None, overflow=False,
-    periodic=False,
+    periodic=False, finest=0.0,
 ):  # fmt: skip
     """Free-energy landscape that explains every particle's likelihood along the coordinate.
 
@@ -51,6 +65,10 @@ def deconvolve_landscape(
         its own for them, outside the landscape, so that they do not pile up in the last bin.
     periodic : bool
         One coordinate with equal bins only: its end is its beginning.
+    finest : float
+        Detail finer than this many of a particle's standard deviations (the median's, under a flat prior) is left to
+        the smoothness; 0 for likelihoods that are right, `FINEST` for those of volumes that were themselves estimated
+        from the images.
 
     Returns
     -------
@@ -66,6 +84,12 @@ def deconvolve_landscape(
 
     Notes
     -----
+    Errors of estimated volumes are the same for all particles that are seen alike, and more particles do not make them
+    smaller: they look like detail, and the evidence, which knows of no such errors, is for a rough landscape. A wave of
+    length Λ reaches the likelihoods attenuated by a = exp(−2π²σ²/Λ²); with ``finest`` λ is at least N a² (Λ/2π)⁶,
+    where the prior on that wave weighs as much as N particles do, Λ = finest · σ. The band then also holds half of what
+    a third more or less of Λ and likelihoods 18 % wider or narrower change.
+
     The support is the range of ``edges``: without ``overflow``, particles beyond it pile up in the outermost bins. The
     likelihood must be honest: a noise variance that is too small sharpens wells that are not there. Silverman, Ann.
     Statist. 10:795 (1982), for the penalty; Giraldo-Barreto et al., Sci. Rep. 11:13657 (2021), for landscapes from
@@ -89,7 +113,8 @@ def deconvolve_landscape(
     problem = Problem.build(log_likelihood, edges, weights, overflow=overflow, periodic=periodic)
     grid, energies = solve_path(problem)
     evidence = np.array([log_evidence(problem, energy, smoothness) for energy, smoothness in zip(energies, grid)])
-    posterior = np.exp(evidence - evidence.max())
+    believed = grid >= min(_least_smoothness(problem, finest), grid[-1])
+    posterior = np.where(believed, np.exp(evidence - evidence[believed].max()), 0.0)
     posterior /= posterior.sum()
     # −ln density, the quantity with a meaning of its own: its constant is fixed by normalisation
     densities = np.array([problem.minus_log_density(energy) for energy in energies])
@@ -100,9 +125,33 @@ def deconvolve_landscape(
             variance = variance + share * problem.laplace_variance(single, smoothness)
     best = int(np.argmax(posterior))
     spread = bootstrap_spread(problem, energies[best], grid[best], n_bootstrap, rng)
-    deviation = np.sqrt(np.maximum(variance, spread**2))
+    variance = np.maximum(variance, spread**2)
+    if finest > 0:
+        variance = variance + _doubts(problem, energies, densities, best)
+    deviation = np.sqrt(variance)
     counts = problem.expected_counts(energies[best])
     return _landscape(problem, energy, deviation, counts, gauge=gauge, credibility=credibility)
+
+
+def _least_smoothness(problem, finest):
+    """λ at which the prior weighs as much as the particles do on a wave of so many standard deviations."""
+    if finest == 0:
+        return 0.0
+    if not finest > 0:
+        raise ValueError(f"finest must be at least 0 standard deviations, got {finest:g}")
+    passed = np.exp(-2 * (np.pi / finest) ** 2)
+    waves = finest * np.array(_shares_of_range(problem)) / (2 * np.pi)
+    return problem.weights.sum() * passed**2 * np.exp(np.log(waves**6).mean())
+
+
+def _doubts(problem, energies, densities, best):
+    """Variance of −ln density through the limit of detail and the width of likelihoods, neither known exactly."""
+    rough, smooth = densities[max(best - DOUBT_STEPS, 0)], densities[min(best + DOUBT_STEPS, len(densities) - 1)]
+    sides = []
+    for power in (DOUBT_POWER, 1 / DOUBT_POWER):
+        other = replace(problem, likelihood=problem.likelihood**power)
+        sides.append(other.minus_log_density(maximise(other, energies[best], SMOOTHNESS[best])))
+    return ((rough - smooth) ** 2 + (sides[0] - sides[1]) ** 2) / 4
 
 
 def counting_landscape(coordinates, edges, *, gauge=None, credibility=0.9):
@@ -260,20 +309,26 @@ def _verdict(problem, half_widths):
     """Say "resolved", or the reason why not: a wide band, or particles whose likelihood covers the whole range."""
     if np.median(half_widths) > 1:
         return f"unresolvable: the band is ±{np.median(half_widths):.1f} kT wide (limit 1 kT)"
+    share = max(_shares_of_range(problem))
+    # a flat likelihood gives 1/√12 = 0.289 of the range
+    if share > 0.25:
+        return f"unresolvable: one particle's likelihood covers {share:.2f} of the range (limit 0.25)"
+    return "resolved"
+
+
+def _shares_of_range(problem):
+    """Standard deviation of a particle's likelihood (the median's) along each coordinate, in parts of its range."""
     posterior = (problem.likelihood * problem.widths)[:, : problem.n_bins]
     posterior = posterior / posterior.sum(axis=1, keepdims=True)
-    shape = tuple(len(edge) - 1 for edge in problem.edges)
+    shape, shares = tuple(len(edge) - 1 for edge in problem.edges), []
     for axis, edge in enumerate(problem.edges):
         other = tuple(1 + k for k in range(len(shape)) if k != axis)
         marginal = posterior.reshape(-1, *shape).sum(axis=other)
         centers = (edge[1:] + edge[:-1]) / 2
         mean = marginal @ centers
         deviation = np.sqrt(np.maximum(marginal @ centers**2 - mean**2, 0))
-        share = np.median(deviation) / (edge[-1] - edge[0])
-        # a flat likelihood gives 1/√12 = 0.289 of the range
-        if share > 0.25:
-            return f"unresolvable: one particle's likelihood covers {share:.2f} of the range (limit 0.25)"
-    return "resolved"
+        shares.append(float(np.median(deviation) / (edge[-1] - edge[0])))
+    return shares
 
 
 def _edges(edges):

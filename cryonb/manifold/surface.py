@@ -21,7 +21,7 @@ from cryonb.manifold.embedding import (
 )
 from cryonb.manifold.gauge_surface import PreparedSurfaceGauge, grid_points
 from cryonb.manifold.gram import noise_spectrum
-from cryonb.manifold.landscape import counting_landscape, deconvolve_landscape
+from cryonb.manifold.landscape import FINEST, counting_landscape, deconvolve_landscape
 from cryonb.manifold.likelihood import node_log_likelihood
 from cryonb.manifold.masks import automatic_mask, grid_mask
 from cryonb.manifold.memory import remember, remembered
@@ -394,7 +394,7 @@ def _moments(weights, nodes):
 def _result(values, names, rng, notes):
     edges, log_likelihood = (values["first_edges"], values["second_edges"]), values["log_likelihood"]
     nodes, shape = grid_points([(edge[1:] + edge[:-1]) / 2 for edge in edges]), tuple(len(edge) - 1 for edge in edges)
-    landscape = deconvolve_landscape(log_likelihood, edges, rng=rng, gauge=names)
+    landscape = deconvolve_landscape(log_likelihood, edges, rng=rng, gauge=names, finest=FINEST)
     if len(log_likelihood) < ENOUGH and landscape.verdict == "resolved":
         why = f"unresolvable: {len(log_likelihood)} particles, at least {ENOUGH} are needed"
         landscape = replace(landscape, verdict=why)
