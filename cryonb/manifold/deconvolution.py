@@ -99,24 +99,27 @@ class Problem:
         return np.einsum("ij,jk,ik->i", to_density, covariance, to_density)
 
 
-def solve_path(problem):
+def solve_path(problem, *, first=0):
     """Maximum of the penalised likelihood for every λ, from smooth to rough, each started from the one before.
 
     Parameters
     ----------
     problem : Problem
+    first : int
+        Number of the roughest in `SMOOTHNESS`.
 
     Returns
     -------
     smoothness : ndarray (s,)
+        Increasing.
     energies : list of s ndarray (m,), kT
     """
     energies = []
     energy = np.zeros(problem.likelihood.shape[1])
-    for smoothness in SMOOTHNESS[::-1]:
+    for smoothness in SMOOTHNESS[first:][::-1]:
         energy = maximise(problem, energy, smoothness)
         energies.append(energy)
-    return SMOOTHNESS, energies[::-1]
+    return SMOOTHNESS[first:], energies[::-1]
 
 
 def maximise(problem, energy, smoothness, *, n_steps=40, tolerance=1e-4):

@@ -111,9 +111,10 @@ def deconvolve_landscape(
     """
     edges = _edges(edges)
     problem = Problem.build(log_likelihood, edges, weights, overflow=overflow, periodic=periodic)
-    grid, energies = solve_path(problem)
+    least = min(_least_smoothness(problem, finest), SMOOTHNESS[-1])
+    grid, energies = solve_path(problem, first=max(int(np.searchsorted(SMOOTHNESS, least)) - DOUBT_STEPS, 0))
     evidence = np.array([log_evidence(problem, energy, smoothness) for energy, smoothness in zip(energies, grid)])
-    believed = grid >= min(_least_smoothness(problem, finest), grid[-1])
+    believed = grid >= least
     posterior = np.where(believed, np.exp(evidence - evidence[believed].max()), 0.0)
     posterior /= posterior.sum()
     # −ln density, the quantity with a meaning of its own: its constant is fixed by normalisation
@@ -127,7 +128,7 @@ def deconvolve_landscape(
     spread = bootstrap_spread(problem, energies[best], grid[best], n_bootstrap, rng)
     variance = np.maximum(variance, spread**2)
     if finest > 0:
-        variance = variance + _doubts(problem, energies, densities, best)
+        variance = variance + _doubts(problem, energies[best], grid[best], densities, best)
     deviation = np.sqrt(variance)
     counts = problem.expected_counts(energies[best])
     return _landscape(problem, energy, deviation, counts, gauge=gauge, credibility=credibility)
@@ -144,13 +145,13 @@ def _least_smoothness(problem, finest):
     return problem.weights.sum() * passed**2 * np.exp(np.log(waves**6).mean())
 
 
-def _doubts(problem, energies, densities, best):
+def _doubts(problem, energy, smoothness, densities, best):
     """Variance of −ln density through the limit of detail and the width of likelihoods, neither known exactly."""
     rough, smooth = densities[max(best - DOUBT_STEPS, 0)], densities[min(best + DOUBT_STEPS, len(densities) - 1)]
     sides = []
     for power in (DOUBT_POWER, 1 / DOUBT_POWER):
         other = replace(problem, likelihood=problem.likelihood**power)
-        sides.append(other.minus_log_density(maximise(other, energies[best], SMOOTHNESS[best])))
+        sides.append(other.minus_log_density(maximise(other, energy, smoothness)))
     return ((rough - smooth) ** 2 + (sides[0] - sides[1]) ** 2) / 4
 
 

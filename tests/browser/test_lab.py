@@ -120,7 +120,7 @@ def test_a_minority(lab, page):
 
 @on("12_how_does_the_ribosome_move.ipynb")
 def test_how_the_ribosome_moves(lab, page):
-    (panel,) = lab.panels(page)
+    panel, movie = lab.panels(page)
     pictures = lab.pictures(panel)
     kind = "e => e.tagName + (e.closest('.jupyter-matplotlib') ? ' of the landscape' : '')"
     kinds = [picture.evaluate(kind) for picture in pictures]
@@ -137,6 +137,8 @@ def test_how_the_ribosome_moves(lab, page):
     page.mouse.click(box["x"] + 0.35 * box["width"], box["y"] + 0.5 * box["height"])
     lab.settled(pictures, changed_from=last)
     assert lab.execute(page, "print(explorer.position.value < 11)") == "True"
+    assert move_every_slider(lab, movie) == ["frame"]
+    assert lab.execute(page, "print(movie.result[0] == movie.sequence.positions.ravel()[-1])") == "True"
     assert not complaints(page)
 
 
@@ -162,6 +164,24 @@ def test_two_conditions(lab, page):
     assert lab.execute(page, "print(turner.result[0] is scan.landscapes[-1], turner.result[2] is volumes[-1])") == (
         "True True"
     )
+    assert not complaints(page)
+
+
+@on("12d_two_motions.ipynb")
+def test_two_motions(lab, page):
+    (panel,) = lab.panels(page)
+    pictures = lab.pictures(panel)
+    kind = "e => e.tagName + (e.closest('.jupyter-matplotlib') ? ' of the landscape' : '')"
+    kinds = [picture.evaluate(kind) for picture in pictures]
+    assert sorted(kinds) == ["CANVAS", "CANVAS of the landscape", "CANVAS of the landscape"]
+    before = lab.settled([pictures[kinds.index("CANVAS")]])
+    assert move_every_slider(lab, panel) == ["step of the path"]
+    lab.settled([pictures[kinds.index("CANVAS")]], changed_from=before)
+    last = lab.settled(pictures)
+    box = pictures[kinds.index("CANVAS of the landscape")].bounding_box()
+    page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 0.6 * box["height"])
+    lab.settled(pictures, changed_from=last)
+    assert lab.execute(page, "print(explorer.position.value < 8, explorer.result[0].shape)") == "True (2,)"
     assert not complaints(page)
 
 
