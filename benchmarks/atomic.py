@@ -3,19 +3,23 @@
     python benchmarks/atomic.py --quick
     python benchmarks/atomic.py --resolutions 3.0 4.0 --models 10
     python benchmarks/atomic.py --quick --start unbound --peer openmm
+    python benchmarks/atomic.py --quick --peer servalcat mmtbx --peer-python PYTHON
 
 Chains are crystal structures of the developers' folder ``../shared/data`` (docking benchmark 5); their homologues
 leave the fragment library. The start has peptides turned, wrong rotamers and register shifts
 planted in it (`simulate.plant_errors`) and is relaxed into the training half map; or it is the unbound form, laid over
-the bound one in whose map it is put. Prints a row for each case, and one JSON object last.
+the bound one in whose map it is put. Peers start from the same model and see the same half map 1 (`atomic_peers` says
+how they are run). Prints a row for each case, and one JSON object last.
 """
 
 import argparse
 import json
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import atomic_peers
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -112,30 +116,60 @@ def one_case(case, name, resolution, seed, protocol, library, workers):
     )  # fmt: skip
     seconds = time.perf_counter() - began
     cpu_seconds = time.process_time() - cpu if workers == 1 else float("nan")
-    end = atomic.Chains.of(result.model)
-    alpha, _ = deviations(truth, end.xyz)
-    before, after = flipped(truth, start.xyz), flipped(truth, end.xyz)
-    still = case.flipped & before  # relaxation may turn one back
-    slid = (case.register != 0) & (deviations(truth, start.xyz)[0] > REGISTER)
-    stretch = np.flatnonzero(np.diff(np.concatenate([[0], slid.astype(int), [0]])))
-    stretches = [(a, b) for a, b in zip(stretch[::2], stretch[1::2]) if b - a >= 3]
     score = result.scores[result.chosen]
     form = atomic.score_models([result.model], halves.half_1, halves.half_2, resolution)[0]
+    return {
+        **described(case, name, resolution, atomic.Chains.of(result.model), result.start, form),
+        "auprc": average_precision(main_chain > WRONG, result.probability_wrong_before),
+        "false_registers": len(false_moves), "ifsc_free": score.ifsc_free, "ifsc_gap": score.gap,
+        "moves": len(result.moves), "spread": float(np.median(result.spread)),
+        "cpu_minutes": cpu_seconds / 60, "minutes": seconds / 60,
+    }  # fmt: skip
+
+
+def peer_case(case, name, resolution, peer, python, monomers):
+    """Numbers of another program's refinement of the same start in the same half map."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        model, cpu_seconds = atomic_peers.refine(
+            peer, python, monomers, case.start, case.halves, resolution, Path(folder)
+        )
+    seconds = time.perf_counter() - began
+    end = atomic.Chains.of(model).completed()
+    if list(end.names) != list(case.truth.names):
+        raise RuntimeError(f"{peer} returned {len(end)} residues of {name}, other than the {len(case.truth)} it got")
+    start, form = (
+        atomic.score_models([one], case.halves.half_1, case.halves.half_2, resolution)[0]
+        for one in (case.start.to_model(), end.to_model())
+    )
+    return {
+        **described(case, name, resolution, end, start, form), "ifsc_free": form.ifsc_free, "ifsc_gap": form.gap,
+        "cpu_minutes": cpu_seconds / 60, "minutes": seconds / 60,
+    }  # fmt: skip
+
+
+def described(case, name, resolution, end, start_score, end_score):
+    """What became of the errors of the start, and the model's form at both ends."""
+    truth, start = case.truth, case.start
+    alpha_start, main_chain_start = deviations(truth, start.xyz)
+    alpha, main_chain = deviations(truth, end.xyz)
+    before, after = flipped(truth, start.xyz), flipped(truth, end.xyz)
+    still = case.flipped & before  # relaxation may turn one back
+    slid = (case.register != 0) & (alpha_start > REGISTER)
+    stretch = np.flatnonzero(np.diff(np.concatenate([[0], slid.astype(int), [0]])))
+    stretches = [(a, b) for a, b in zip(stretch[::2], stretch[1::2]) if b - a >= 3]
     back = [bool(np.median(alpha[a:b]) < REGISTER) for a, b in stretches]
     return {
         "chain": name, "residues": len(truth), "resolution": resolution,
-        "auprc": average_precision(main_chain > WRONG, result.probability_wrong_before),
-        "shifts": len(stretches), "shifts_repaired": sum(back), "false_registers": len(false_moves),
+        "shifts": len(stretches), "shifts_repaired": sum(back),
         "flips": int(still.sum()), "flips_repaired": int((still & ~after).sum()),
         "flips_wrong_start": int(before.sum()), "flips_wrong_end": int(after.sum()),
-        "ca_start": float(np.sqrt((deviations(truth, start.xyz)[0] ** 2).mean())),
-        "ca_end": float(np.sqrt((alpha**2).mean())), "wrong_start": int((main_chain > WRONG).sum()),
-        "wrong_end": int((deviations(truth, end.xyz)[1] > WRONG).sum()),
-        "molprobity_start": result.start.molprobity, "molprobity": form.molprobity, "clashscore": form.clashscore,
-        "rotamer_outliers": form.rotamer_outliers, "rama_start": result.start.ramachandran_favoured,
-        "rama": form.ramachandran_favoured, "ifsc_free_start": result.start.ifsc_free,
-        "ifsc_free": score.ifsc_free, "ifsc_gap": score.gap, "moves": len(result.moves),
-        "spread": float(np.median(result.spread)), "cpu_minutes": cpu_seconds / 60, "minutes": seconds / 60,
+        "ca_start": float(np.sqrt((alpha_start**2).mean())), "ca_end": float(np.sqrt((alpha**2).mean())),
+        "wrong_start": int((main_chain_start > WRONG).sum()), "wrong_end": int((main_chain > WRONG).sum()),
+        "molprobity_start": start_score.molprobity, "molprobity": end_score.molprobity,
+        "clashscore": end_score.clashscore, "rotamer_outliers": end_score.rotamer_outliers,
+        "rama_start": start_score.ramachandran_favoured, "rama": end_score.ramachandran_favoured,
+        "ifsc_free_start": start_score.ifsc_free,
     }  # fmt: skip
 
 
@@ -160,10 +194,14 @@ def main():
     )
     parser.add_argument(
         "--peer",
-        choices=("openmm",),
-        default=None,
-        help="beside ours: the same annealing, seeds and choice, without moves",
+        nargs="+",
+        choices=("openmm", *atomic_peers.PEERS),
+        default=[],
+        help="beside ours; openmm: the same annealing, seeds and choice, without moves",
     )
+    parser.add_argument("--peers-only", action="store_true", help="without ours")
+    parser.add_argument("--peer-python", default=None, help="an interpreter that has servalcat and cctbx-base")
+    parser.add_argument("--monomers", default=None, help="folder of a CCP4 monomer library, for servalcat and mmtbx")
     parser.add_argument(
         "--without", nargs="*", default=[], help="ablation: register flips rotamers ramachandran anneal fragments"
     )
@@ -171,9 +209,17 @@ def main():
     chains = options.chains or (QUICK if options.quick else sorted(p.name[:-7] for p in DATA.glob("*_bound.pdb.gz")))
     off = {name: 0 if name == "fragments" else False for name in options.without}
     protocol = atomic.Protocol(models=4 if options.quick else options.models, rounds=options.rounds, **off)
-    methods = {"ours": protocol}
-    if options.peer:
-        methods[options.peer] = replace(protocol, register=False, flips=False, rotamers=False, fragments=0)
+    methods = {} if options.peers_only else {"ours": protocol}
+    if "openmm" in options.peer:
+        methods["openmm"] = replace(protocol, register=False, flips=False, rotamers=False, fragments=0)
+    others = [peer for peer in options.peer if peer in atomic_peers.PEERS]
+    monomers = atomic_peers.find_monomers(options.peer_python, options.monomers) if others else None
+    for peer in others:
+        why = atomic_peers.absent(peer, options.peer_python, monomers)
+        if why:
+            print(why, flush=True)
+        else:
+            methods[peer] = None
     make_case = planted_case if options.start == "planted" else unbound_case
     rows = {method: [] for method in methods}
     settings = [options.seed, protocol.models, protocol.rounds, sorted(options.without)]
@@ -184,23 +230,29 @@ def main():
     )
     for resolution in [3.0] if options.quick else options.resolutions:
         for name in chains:
+            made = None
             for method, switches in methods.items():
                 special = [] if (options.start, method) == ("planted", "ours") else [options.start, method]
-                case = [name, resolution, [*settings, *special]]
+                own = settings if switches is not None else [options.seed, None, None, []]  # a program has one model
+                case = [name, resolution, [*own, *special]]
                 row = next((old["row"] for old in known if old["case"] == case), None)
                 if row is None:
-                    made = make_case(name, resolution, options.seed)
-                    given = (name, resolution, options.seed, switches, atomic.fragment_library(), options.workers)
-                    row = one_case(made, *given)
+                    made = made or make_case(name, resolution, options.seed)
+                    if switches is None:
+                        row = peer_case(made, name, resolution, method, options.peer_python, monomers)
+                    else:
+                        given = (name, resolution, options.seed, switches, atomic.fragment_library(), options.workers)
+                        row = one_case(made, *given)
                     if options.rows:
                         with open(options.rows, "a") as file:
                             file.write(json.dumps({"case": case, "row": row}) + "\n")
                 rows[method].append(row)
                 words = [f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()]
                 print(method, *words, flush=True)
-    found = summary(rows["ours"])
-    for method in [method for method in rows if method != "ours"]:
-        found |= {f"{method}_{key}": value for key, value in summary(rows[method]).items()}
+    found = {}
+    for method in rows:
+        prefix = "" if method == "ours" else f"{method}_"
+        found |= {f"{prefix}{key}": value for key, value in summary(rows[method]).items()}
     print(json.dumps(found))
 
 
@@ -214,9 +266,10 @@ def summary(rows):
     total = {key: sum(row[key] for row in rows) for key in ("shifts", "shifts_repaired", "flips", "flips_repaired")}
     residues = sum(row["residues"] for row in rows)
     median = {key: float(np.median([row[key] for row in rows])) for key in rows[0] if isinstance(rows[0][key], float)}
+    false_registers = [row["false_registers"] for row in rows if "false_registers" in row]
     return {
-        "auprc": median["auprc"], "register_repaired": share(total["shifts_repaired"], total["shifts"]),
-        "false_register_per_1000": 1000 * sum(row["false_registers"] for row in rows) / residues,
+        "auprc": median.get("auprc"), "register_repaired": share(total["shifts_repaired"], total["shifts"]),
+        "false_register_per_1000": 1000 * sum(false_registers) / residues if false_registers else None,
         "flips_repaired": share(total["flips_repaired"], total["flips"]), "ca_rmsd_median": median["ca_end"],
         "molprobity_median": median["molprobity"], "rama_favoured_median": median["rama"],
         "ca_rmsd_start_median": median["ca_start"], "ifsc_free_median": median["ifsc_free"],
