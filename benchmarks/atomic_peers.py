@@ -8,12 +8,12 @@ monomer library of CCP4's form: the folder named by ``--monomers``, by CLIBD_MON
 coot-headless-api (GPL: its files are read by the programs, nothing of it is imported).
 
 *servalcat* (Yamashita et al., Acta Cryst. D 77:1282 (2021)) gets the two half maps as they are and refines against the
-first (``--cross_validation``), with its own choice of weights and of all else; for a ligand that it does not know it
-makes restraints up. *mmtbx* is real-space refinement with the engine of phenix (Afonine et al., Acta Cryst. D 74:531
-(2018)): five macro-cycles, each a search for the weight at which bonds and angles stay within 0.01 Å and 1°, and 150
-steps of minimisation of all coordinates, in the same sharpened and cut-off half map that ours works in. Its rotamer fit
-and its Ramachandran restraints need tables that come with no package, and are left out. This file runs itself with
-``--mmtbx FOLDER`` in the other interpreter.
+first (``--cross_validation``), with its own choice of weights and of all else. *mmtbx* is real-space refinement with
+the engine of phenix (Afonine et al., Acta Cryst. D 74:531 (2018)): five macro-cycles, each a search for the weight at
+which bonds and angles stay within 0.01 Å and 1°, and 150 steps of minimisation of all coordinates, in the same
+sharpened and cut-off half map that ours works in; the protein alone, without ligands. Its rotamer fit and its
+Ramachandran restraints need tables that come with no package, and are left out. This file runs itself with ``--mmtbx
+FOLDER`` in the other interpreter.
 """
 
 import os
@@ -80,14 +80,19 @@ def refine(peer, python, monomers, start, halves, resolution, folder):
         command = [
             *(str(python), "-m", "servalcat", "refine_spa_norefmac", "--halfmaps", "half_1.mrc", "half_2.mrc"),
             *("--cross_validation", "--model", "start.pdb", "-d", str(resolution), "--monlib", str(monomers)),
-            *("--ncycle", str(CYCLES), "--newligand_continue", "-o", "end"),
+            *("--ncycle", str(CYCLES), "-o", "end"),
         ]
     else:
         seen = atomic.training_map(halves.half_1, start, resolution)
         origin = seen.origin
         np.savez(folder / "map.npz", data=seen.data, voxel_size=seen.voxel_size)
         command = [str(python), str(Path(__file__).resolve()), "--mmtbx", str(folder)]
-    io.write_model(protein.with_atoms(model, coordinates=model.coordinates - origin), folder / "start.pdb")
+    moved = protein.with_atoms(model, coordinates=model.coordinates - origin)
+    for site in moved.structure[0].all():
+        site.atom.name = site.atom.name.replace("*", "'")  # O5* of old files is O5' in the library
+    if peer == "mmtbx":
+        moved.structure.remove_ligands_and_waters()  # of some ligands it finds two definitions in the library
+    io.write_model(moved, folder / "start.pdb")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = os.environ | {"MMTBX_CCP4_MONOMER_LIB": str(monomers), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
