@@ -8,8 +8,8 @@
 Chains are crystal structures of the developers' folder ``../shared/data`` (docking benchmark 5); their homologues
 leave the fragment library. The start has peptides turned, wrong rotamers and register shifts
 planted in it (`simulate.plant_errors`) and is relaxed into the training half map; or it is the unbound form, laid over
-the bound one in whose map it is put. Peers start from the same model and see the same half map 1 (`atomic_peers` says
-how they are run). Prints a row for each case, and one JSON object last.
+the bound one in whose map it is put. Peers start from the same model and see the same half map 1 (``_atomic_peers.py``
+says how they are run). Prints a row for each case, and one JSON object last.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import atomic_peers
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -129,11 +128,11 @@ def one_case(case, name, resolution, seed, protocol, library, workers):
 
 def peer_case(case, name, resolution, peer, python, monomers):
     """Numbers of another program's refinement of the same start in the same half map."""
+    from _atomic_peers import refine  # beside this file: found where this file is what is run
+
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        model, cpu_seconds = atomic_peers.refine(
-            peer, python, monomers, case.start, case.halves, resolution, Path(folder)
-        )
+        model, cpu_seconds = refine(peer, python, monomers, case.start, case.halves, resolution, Path(folder))
     seconds = time.perf_counter() - began
     end = atomic.Chains.of(model).completed()
     if list(end.names) != list(case.truth.names):
@@ -175,6 +174,8 @@ def described(case, name, resolution, end, start_score, end_score):
 
 def main():
     """Run the cases that were asked for."""
+    import _atomic_peers as peers
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three chains at 3.0 Å, four models each")
     parser.add_argument("--chains", nargs="+", default=None, help="names in ../shared/data/models/bm5")
@@ -195,7 +196,7 @@ def main():
     parser.add_argument(
         "--peer",
         nargs="+",
-        choices=("openmm", *atomic_peers.PEERS),
+        choices=("openmm", *peers.PEERS),
         default=[],
         help="beside ours; openmm: the same annealing, seeds and choice, without moves",
     )
@@ -212,10 +213,10 @@ def main():
     methods = {} if options.peers_only else {"ours": protocol}
     if "openmm" in options.peer:
         methods["openmm"] = replace(protocol, register=False, flips=False, rotamers=False, fragments=0)
-    others = [peer for peer in options.peer if peer in atomic_peers.PEERS]
-    monomers = atomic_peers.find_monomers(options.peer_python, options.monomers) if others else None
+    others = [peer for peer in options.peer if peer in peers.PEERS]
+    monomers = peers.find_monomers(options.peer_python, options.monomers) if others else None
     for peer in others:
-        why = atomic_peers.absent(peer, options.peer_python, monomers)
+        why = peers.absent(peer, options.peer_python, monomers)
         if why:
             print(why, flush=True)
         else:

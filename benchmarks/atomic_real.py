@@ -165,6 +165,7 @@ def shown(value):
 def main():
     """Run the seeds that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one seed, without annealing")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3], help="0 plants nothing")
     parser.add_argument("--flips", type=int, default=5)
     parser.add_argument("--shifts", type=int, default=1)
@@ -178,6 +179,8 @@ def main():
     if not FOLDER.is_dir():
         print(f"no {FOLDER}: nothing to work on")
         return
+    if options.quick:
+        options.seeds, options.rounds, options.without = [1], 1, ["anneal"]
     off = {name: 0 if name == "fragments" else False for name in options.without}
     protocol = atomic.Protocol(models=options.models, rounds=options.rounds, **off)
     settings = [options.flips, options.shifts, options.models, options.rounds, sorted(options.without)]
