@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from atomic import DATA, REGISTER, WRONG, average_precision, deviations, flipped
+from atomic import DATA, QUICK, REGISTER, WRONG, average_precision, deviations, flipped
 
 from cryonb import atomic, io, protein, simulate
 from cryonb.atomic.errors import probability_wrong
@@ -75,6 +75,31 @@ def register_gain(field, xyz, planted, slid, *, slid_now):
     return gains
 
 
+def told_apart(volume, truth, resolution, length=12):
+    """Share of the stretches of a true model whose side chains speak for their place rather than for the next.
+
+    Both neighbouring places; the chance is about a half. The main chain is the true one: better than any start.
+    """
+    training = atomic.training_map(volume, truth, resolution)
+    field = atomic.Field(truth, training, map_weight=atomic.map_weight(resolution))
+    support, _ = side_chain_support(field, truth.xyz)
+    support, codes, found = support - support.mean(axis=0), residue_codes(truth.names), []
+    for number in np.unique(truth.segment):
+        own = np.flatnonzero(truth.segment == number)
+        for shift in (-1, 1):
+            rows = own[(own + shift >= own[0]) & (own + shift <= own[-1])]
+            gain = support[rows, codes[rows]] - support[rows, codes[rows + shift]]
+            if len(gain) >= length:
+                found += np.convolve(gain, np.ones(length), mode="valid").tolist()
+    return float((np.array(found) > 0).mean())
+
+
+def deposited():
+    """The map, and the model in it."""
+    volume = io.read_volume(FOLDER / "emd_30342_chainA.mrc.gz", pad=True)
+    return volume, atomic.Chains.of(io.read_model(FOLDER / "7cec_A.cif")).completed()
+
+
 def state(truth, xyz, start, planted, slid, clear):
     """What a model makes of the planted errors, and what it changes elsewhere, among all or what the map shows."""
     alpha, main_chain = deviations(truth, xyz)
@@ -96,8 +121,7 @@ def state(truth, xyz, start, planted, slid, clear):
 
 def one_seed(seed, protocol, options):
     """All numbers of one planting."""
-    volume = io.read_volume(FOLDER / "emd_30342_chainA.mrc.gz", pad=True)
-    truth = atomic.Chains.of(io.read_model(FOLDER / "7cec_A.cif")).completed()
+    volume, truth = deposited()
     share, shifts = (options.flips / len(truth), options.shifts) if seed else (0.0, 0)
     planted = simulate.plant_errors(
         truth.to_model(), rng=seed, flips=share, rotamers=0.0, register_shifts=shifts
@@ -186,7 +210,12 @@ def main():
     settings = [options.flips, options.shifts, options.models, options.rounds, sorted(options.without)]
     lines = options.rows.read_text().splitlines() if options.rows and options.rows.exists() else []
     known = {json.dumps(old["case"]): old["row"] for old in map(json.loads, lines)}
-    rows = []
+    rows, apart = [], {"emd30342": told_apart(*deposited(), RESOLUTION)}
+    for name in QUICK:
+        chains = atomic.Chains.of(io.read_model(DATA / f"{name}.pdb.gz")).completed()
+        half = simulate.half_maps(chains.to_model(), 4.0, rng=1).half_1
+        apart[f"{name}, simulated, 4 Å"] = told_apart(half, chains, 4.0)
+    print("stretches of 12 residues of a true model that the map tells from the next place:", shown(apart))
     for seed in options.seeds:
         case = [seed, *settings]
         row = known.get(json.dumps(case))
@@ -204,6 +233,7 @@ def main():
         for kind in (*kinds, "flips_repaired", "shifts_repaired"):
             total[kind if stage == "end" else f"{kind}_{stage}"] = sum(row[stage][kind] for row in planted)
     total["shifts_proposed"] = sum(any(p[-1] for p in row["proposed"]) for row in planted)
+    total["told_apart"] = apart
     total["rest_wrong"] = [row["end"]["rest_wrong"] for row in rows]
     print(json.dumps(total))
 
