@@ -23,6 +23,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from cryonb import atomic, io, simulate
+from cryonb.atomic import torsions
 from cryonb.atomic.moves import shift_registers
 from cryonb.atomic.residues import CA, OXYGEN, C
 
@@ -169,7 +170,21 @@ def described(case, name, resolution, end, start_score, end_score):
         "clashscore": end_score.clashscore, "rotamer_outliers": end_score.rotamer_outliers,
         "rama_start": start_score.ramachandran_favoured, "rama": end_score.ramachandran_favoured,
         "ifsc_free_start": start_score.ifsc_free,
+        **beside_truth(truth, end, case.halves, resolution),
     }  # fmt: skip
+
+
+def beside_truth(truth, end, halves, resolution):
+    """The true model's own shares, and of its residues in favoured regions those that left them."""
+    own = atomic.score_models([truth.to_model()], halves.half_1, halves.half_2, resolution)[0]
+    before, after = (
+        dict(zip(zip(rama.residues.chains.tolist(), rama.residues.numbers.tolist()), rama.favoured.tolist()))
+        for rama in (torsions.ramachandran(chains.to_model()) for chains in (truth, end))
+    )
+    lost = sum(good and not after.get(site, True) for site, good in before.items())
+    gained = sum(after.get(site, False) and not good for site, good in before.items())
+    return {"rama_truth": own.ramachandran_favoured, "ifsc_gap_truth": own.gap, "ifsc_free_truth": own.ifsc_free,
+            "rama_lost": int(lost), "rama_gained": int(gained)}  # fmt: skip
 
 
 def main():

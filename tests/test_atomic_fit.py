@@ -4,9 +4,23 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from cryonb import protein, simulate
-from cryonb.atomic import density, dock, errors, finish
+from cryonb import fourier, protein, simulate
+from cryonb.atomic import (
+    Chains,
+    Field,
+    Protocol,
+    density,
+    dock,
+    errors,
+    finish,
+    map_weight,
+    noise,
+    score_models,
+    training_map,
+)  # fmt: skip
+from cryonb.atomic.rebuild import settle
 from cryonb.io import read_model
+from cryonb.projection import model_density
 from cryonb.types import AtomicModel, Volume
 
 
@@ -40,6 +54,75 @@ def test_voxel_size_and_origin_come_back(part, maps):
     assert finish.calibrate_map(wrong, found).voxel_size == found.voxel_size
     with pytest.raises(ValueError, match="limit|correlate"):
         finish.refine_voxel_size(Volume(wrong.data, 1.25, wrong.origin), part, 3.0)
+
+
+def test_a_model_that_is_off_everywhere_does_not_swell_the_map(part):
+    """Atoms 1 Å off at random look like a larger molecule: a real-space correlation takes it for a scale of 1.006."""
+    clean = model_density(part, simulate.box_around(part, 1.0), resolution=3.0)
+    found = [finish.refine_voxel_size(clean, simulate.shake(part, 1.0, rng=seed), 3.0).voxel_size for seed in range(2)]
+    assert np.mean(found) == pytest.approx(1.0, abs=0.004)
+
+
+def test_likelihood_slope_equals_finite_differences(part, maps):
+    shells = finish._Shells(maps.half_1, noise.noise_power(maps.half_1, part.coordinates)[0], 3.0)
+    like, step = maps.clean, 1e-4
+    shells.error, shells._reference = 12.0, like.voxel_size
+    rng = np.random.default_rng(0)
+    drawn, turn = like.data.astype(float) + 0.01 * rng.normal(size=like.data.shape), rng.normal(size=like.data.shape)
+    _, slope, own = shells.likelihood(drawn, 1.01)
+    ends = [shells.likelihood(drawn + sign * step * turn, 1.01)[0] for sign in (1, -1)]
+    assert (slope * turn).sum() == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-3)
+    ends = [shells.likelihood(drawn, 1.01 + sign * step)[0] for sign in (1, -1)]
+    assert own == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-3)
+
+
+def test_one_half_map_says_how_much_of_it_is_signal(part, maps):
+    """The share from what lies beside the model is the correlation of the halves, which it never sees."""
+    share = noise.signal_share(maps.half_1, part.coordinates)
+    one, two = (fourier.transform((half.data - half.data.mean()) * maps.mask) for half in (maps.half_1, maps.half_2))
+    cross, first, second = (
+        fourier.shell_mean(p, ndim=3) for p in ((one * two.conj()).real, np.abs(one) ** 2, np.abs(two) ** 2)
+    )
+    within = np.arange(2, int(maps.half_1.box_size / 3.0))
+    agreed = np.clip(cross / np.sqrt(first * second), noise.LEAST, 1)
+    assert np.abs(share - agreed)[within].mean() < 0.06 and share.min() >= noise.LEAST
+    # where nothing is left around the model, every shell is kept
+    masked = maps.half_1.with_data(np.where(maps.mask > 0, maps.half_1.data, 0))
+    assert (noise.signal_share(masked, part.coordinates) == 1).all()
+    chains = Chains.of(part).completed()
+    plain = training_map(masked, chains, 3.0)
+    assert np.array_equal(training_map(masked, chains, 3.0, weighted=True).data, plain.data)
+
+
+def test_what_the_model_has_not_is_no_noise(part, maps):
+    """A strong neighbour that nobody modelled does not make the shells look noisy."""
+    lone = noise.signal_share(maps.half_1, part.coordinates)
+    size = maps.half_1.size_px
+    blob = np.zeros((size,) * 3)
+    blob[2:9, 2:9, 2:9] = 3 * maps.half_1.data.max()
+    beside = noise.signal_share(maps.half_1.with_data(maps.half_1.data + blob), part.coordinates)
+    assert np.abs(beside - lone).mean() < 0.1
+
+
+def test_weighted_shells_bring_the_training_map_nearer_to_the_truth(part):
+    maps = simulate.half_maps(part, 4.0, rng=3)
+    chains = Chains.of(part).completed()
+    true = training_map(maps.clean, chains, 4.0).data.ravel()
+    plain, weighted = (training_map(maps.half_1, chains, 4.0, weighted=w).data.ravel() for w in (False, True))
+    assert np.corrcoef(weighted, true)[0, 1] > np.corrcoef(plain, true)[0, 1] + 0.1
+
+
+def test_the_last_minimisation_fits_less_noise_and_is_no_farther_off(part):
+    maps, chains = simulate.half_maps(part, 4.0, rng=3), Chains.of(part).completed()
+    field = Field(chains, training_map(maps.half_1, chains, 4.0), map_weight=map_weight(4.0))
+    fitted, _ = field.window(range(len(chains)), chains.xyz).minimise(chains.xyz, steps=100)
+    last = training_map(maps.half_1, chains, 4.0, weighted=True)
+    ended = settle(chains.moved(fitted), last, 4.0, protocol=Protocol(anneal=False))
+    models = [chains.moved(xyz).to_model() for xyz in (fitted, ended)]
+    before, after = score_models(models, maps.half_1, maps.half_2, 4.0)
+    assert after.gap < before.gap - 0.01 and after.ifsc_free > before.ifsc_free
+    truth = chains.to_model()
+    assert rms(models[1], truth) < rms(models[0], truth)
 
 
 def test_b_factors_follow_the_map(part):

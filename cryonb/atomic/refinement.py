@@ -10,8 +10,8 @@ from ..types import AtomicModel, Volume
 from .dock import dock
 from .errors import probability_wrong
 from .finish import refine_b_factors
-from .minimise import METALS, Field, map_weight
-from .rebuild import LARGE, STANDING, Protocol, map_support, rebuild, training_map
+from .minimise import METALS, Field
+from .rebuild import LARGE, STANDING, Protocol, map_support, rebuild, settle, training_map
 from .residues import CA, Chains
 from .select import ModelScore, choose, score_models, spread
 from .surroundings import isolated_map, require_inside
@@ -140,8 +140,8 @@ def refine_model(
     alone, near = chains.cut_out(), chains.cut_out(STANDING)
     training = training_map(half_map_1, chains, resolution)
     made = rebuild(
-        alone, training, resolution, rng=rng, protocol=protocol, library=library, workers=workers,
-        folder=folder, progress=progress,
+        alone, training, resolution, rng=rng, last=training_map(half_map_1, chains, resolution, weighted=True),
+        protocol=protocol, library=library, workers=workers, folder=folder, progress=progress,
     )  # fmt: skip
     supported = all(result.supported for result in made)
     if not supported:
@@ -272,12 +272,5 @@ def _complete(model, names):
 
 def _finish(chains, full, resolution, protocol, library):
     """Coordinates against the mean of the half maps, downhill only."""
-    volume = training_map(full, chains, resolution)
-    field = Field(chains, volume, map_weight=map_weight(resolution), ramachandran=protocol.ramachandran)
-    xyz, _ = field.window(range(len(chains)), chains.xyz).minimise(chains.xyz, steps=30)
-    if protocol.anneal and chains.linked and len(chains) <= LARGE:
-        from .anneal import Annealer
-
-        annealer = Annealer(chains.moved(xyz), ramachandran=protocol.ramachandran)
-        xyz, _ = annealer.run(xyz, field, resolution, rng=0, picoseconds=0.0)
-    return xyz
+    volume = training_map(full, chains, resolution, weighted=True)
+    return settle(chains, volume, resolution, protocol=protocol, library=library)
