@@ -2,6 +2,7 @@
 
     python benchmarks/atomic_kinds.py --keep FOLDER [--sets 12] [--out cryonb/atomic/kinds.npz]
     python benchmarks/atomic_kinds.py --scan [--chains NAMES] [--resolutions 3.0 3.5 4.0 4.5] [--seeds 1]
+    python benchmarks/atomic_kinds.py --real
 
 Every entry of the library is made a model, with B factors drawn for it; half maps are simulated at 2.8 to 4.7 Å;
 register shifts, turned peptides and wrong rotamers are planted and relaxed into the first half map, as a builder's
@@ -12,7 +13,8 @@ over 30 residues or more has 44 % identical.
 
 ``--scan`` asks the register scan alone (`cryonb.atomic.register`), about its planted shifts in chains of docking
 benchmark 5: is a stretch that overlaps one by half proposed, is it sure, and how many sure stretches are false, there
-and in the true model. The last line is JSON.
+and in the true model. ``--real`` asks in EMD-30342 (3.9 Å) whether the deposited sequence is likelier than one slid by
+one or two, in every window of 8, 12 and 16 residues of 7CEC. The last line is JSON.
 """
 
 import argparse
@@ -23,10 +25,10 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from cryonb import simulate
+from cryonb import io, simulate
 from cryonb.atomic import Chains, Field, fragment_library, kinds, map_weight, training_map
 from cryonb.atomic.fragments import residue_codes
-from cryonb.atomic.register import register_scan
+from cryonb.atomic.register import SURE, register_scan
 from cryonb.atomic.residues import CA
 from cryonb.protein import with_atoms
 
@@ -148,6 +150,34 @@ def scan(names, resolution, seeds):
     }
 
 
+def real():
+    """Of windows of a deposited model in its map: share where its register is likelier than others, and by how much."""
+    from atomic import DATA
+
+    folder = DATA.parent / "emd30342_7cec"
+    volume = io.read_volume(folder / "emd_30342_chainA.mrc.gz", pad=True)
+    chains = Chains.of(io.read_model(folder / "7cec_A.cif")).completed()
+    field = Field(chains, training_map(volume, chains, 3.9), map_weight=map_weight(3.9))
+    relaxed, _ = field.window(range(len(chains)), chains.xyz).minimise(chains.xyz, steps=200)
+    found, codes = {}, residue_codes(chains.names)
+    for label, xyz in (("deposited", chains.xyz), ("relaxed", relaxed)):
+        odds = kinds.kind_log_odds(field, xyz)
+        own = odds[np.arange(len(codes)), codes]
+        found[label] = {"log_odds": float(own.mean()), "first": float((odds.argmax(axis=1) == codes).mean())}
+        for length in (8, 12, 16):
+            ahead = []
+            for slide in (1, -1, 2, -2):
+                for start in range(2, len(codes) - length - 2):
+                    inside = np.arange(start, start + length)
+                    if len(set(chains.segment[start - 2 : start + length + 2])) == 1:
+                        ahead.append((own[inside] - odds[inside, codes[inside + slide]]).sum())
+            found[label][f"windows_{length}"] = [float((np.array(ahead) > least).mean()) for least in (0, SURE)]
+        proposals = register_scan(field, xyz, rng=0)
+        found[label] |= {"proposed": len(proposals), "sure": sum(shift.sure for shift in proposals)}
+        print(label, *(f"{key} {np.round(value, 3)}" for key, value in found[label].items()))
+    return found
+
+
 def overlap(shift, first, end):
     """Shared residues over all residues of a proposal and a planted stretch."""
     shared = min(shift.last + 1, end) - max(shift.first, first)
@@ -160,10 +190,14 @@ def main():
     parser.add_argument("--sets", type=int, default=12, help="planted models of each entry")
     parser.add_argument("--out", type=Path, help="write what is learnt here")
     parser.add_argument("--scan", action="store_true", help="judge the register scan, learn nothing")
+    parser.add_argument("--real", action="store_true", help="judge the log odds in EMD-30342, learn nothing")
     parser.add_argument("--chains", nargs="+", default=None, help="names in ../shared/data/models/bm5")
     parser.add_argument("--resolutions", nargs="+", type=float, default=[3.0, 3.5, 4.0, 4.5], metavar="Å")
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
+    if options.real:
+        print(json.dumps(real()))
+        return
     if options.scan:
         from atomic import DATA
 
