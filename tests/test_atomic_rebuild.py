@@ -27,7 +27,7 @@ from cryonb.atomic import (
 )
 from cryonb.atomic.fragments import BLOSUM62, THREE, residue_codes
 from cryonb.atomic.kinds import kind_log_odds
-from cryonb.atomic.register import register_scan
+from cryonb.atomic.register import _largest_sums, register_scan
 from cryonb.types import Volume
 
 TESTED = "models/bm5/1FSK_l_bound.pdb.gz"
@@ -277,6 +277,13 @@ def test_a_shift_is_recognised_at_4_angstrom(chains):
     first, *others = register_scan(field, wrong, rng=0)
     assert first.shift == 1 and first.sure and abs(first.first - 30) <= 3 and abs(first.last - 41) <= 3
     assert all(first.gain > 1.5 * other.gain for other in others)
+
+
+def test_right_residues_between_two_shifts_part_them():
+    gain = np.concatenate([np.full(10, 2.0), np.full(6, -2.0), np.full(9, 2.0), np.full(20, -2.0)])
+    assert sorted(_largest_sums(gain)) == [(0, 9, 20.0), (16, 24, 18.0)]
+    gain[10:16] = -1.0  # too little to be sure of
+    assert _largest_sums(gain)[0] == (0, 24, 32.0)
 
 
 @pytest.mark.parametrize("resolution", (3.0, 4.0, 4.5))

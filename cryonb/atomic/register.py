@@ -144,8 +144,24 @@ def _largest_sums(gain, count=3):
                     best = (start, i, float(total), (low, high))
         if best is None or best[2] <= 0:
             break
-        found.append(best[:3])
         low, high = best[3]
         pieces.remove(best[3])
+        gap = _deepest(gain, *best[:2])
+        if gap[2] < -SURE:  # two stretches, and right residues between them
+            pieces += [(a, b) for a, b in ((low, gap[0]), (gap[1] + 1, high)) if b - a >= SHORTEST]
+            continue
+        found.append(best[:3])
         pieces += [(a, b) for a, b in ((low, best[0]), (best[1] + 1, high)) if b - a >= SHORTEST]
     return found
+
+
+def _deepest(gain, first, last):
+    """The stretch inside first … last of smallest sum, and its sum."""
+    best, total, start = (first, first, 0.0), 0.0, first
+    for i in range(first, last + 1):
+        if total >= 0:
+            total, start = 0.0, i
+        total += gain[i]
+        if total < best[2]:
+            best = (start, i, float(total))
+    return best
