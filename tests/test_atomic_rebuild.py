@@ -19,12 +19,15 @@ from cryonb.atomic import (
     dock,
     fragment_library,
     main_chain_angles,
+    map_weight,
     moves,
     rebuild,
     refine_model,
     training_map,
 )
-from cryonb.atomic.fragments import BLOSUM62, THREE
+from cryonb.atomic.fragments import BLOSUM62, THREE, residue_codes
+from cryonb.atomic.kinds import kind_log_odds
+from cryonb.atomic.register import _largest_sums, register_scan
 from cryonb.types import Volume
 
 TESTED = "models/bm5/1FSK_l_bound.pdb.gz"
@@ -243,24 +246,66 @@ def test_a_fragment_mends_a_broken_stretch(short, in_map):
     assert np.array_equal(found[outside], wrong[outside], equal_nan=True)
 
 
-def test_a_shifted_register_is_found_and_mended(chains):
-    """Residues 30 … 45 of a crystal structure slid by one, in a simulated half map at 3 Å."""
-    half = simulate.half_maps(chains.to_model(), 3.0, rng=0).half_1
-    field = Field(chains, training_map(half, chains, 3.0))
+def slid(chains, first, last, resolution):
+    """A field, and the chains with residues first … last slid by one in it, relaxed."""
+    half = simulate.half_maps(chains.to_model(), resolution, rng=0).half_1
+    field = Field(chains, training_map(half, chains, resolution), map_weight=map_weight(resolution))
     wrong = chains.xyz.copy()
-    wrong[30:46, :4] = chains.xyz[31:47, :4]
-    for i in (29, 46):
+    wrong[first : last + 1, :4] = chains.xyz[first + 1 : last + 2, :4]
+    for i in (first - 1, last + 1):
         wrong[i, :4] = (wrong[i - 1, :4] + wrong[i + 1, :4]) / 2
-    for i in range(29, 47):
+    for i in range(first - 1, last + 2):
         side = build_side_chain(chains.names[i], wrong[i, :3], chi_angles(chains.names[i], chains.xyz[i]))
         wrong[i, 4:] = np.nan
         wrong[i, 4 : 4 + len(side)] = side
-    wrong, _ = field.window(range(20, 56), wrong).minimise(wrong, steps=150)
+    return field, field.window(range(first - 10, last + 11), wrong).minimise(wrong, steps=150)[0]
+
+
+def test_a_shifted_register_is_found_and_mended(chains):
+    """Residues 30 … 45 of a crystal structure slid by one, in a simulated half map at 3 Å."""
+    field, wrong = slid(chains, 30, 45, 3.0)
     assert np.median(np.linalg.norm(wrong[31:45, 1] - chains.xyz[31:45, 1], axis=1)) > 2.5
     found, made = moves.shift_registers(field, wrong, rng=0)
     assert np.median(np.linalg.norm(found[31:45, 1] - chains.xyz[31:45, 1], axis=1)) < 0.6
     assert [m.kind for m in made] == ["register"]
     assert made[0].evidence["gain"] > made[0].evidence["threshold"]
+
+
+def test_a_shift_is_recognised_at_4_angstrom(chains):
+    """Twelve residues; the support of single side chains proposed shifts by −1, −2 and 2 here, never the right one."""
+    field, wrong = slid(chains, 30, 41, 4.0)
+    first, *others = register_scan(field, wrong, rng=0)
+    assert first.shift == 1 and first.sure and abs(first.first - 30) <= 3 and abs(first.last - 41) <= 3
+    assert all(first.gain > 1.5 * other.gain for other in others)
+
+
+def test_right_residues_between_two_shifts_part_them():
+    gain = np.concatenate([np.full(10, 2.0), np.full(6, -2.0), np.full(9, 2.0), np.full(20, -2.0)])
+    assert sorted(_largest_sums(gain)) == [(0, 9, 20.0), (16, 24, 18.0)]
+    gain[10:16] = -1.0  # too little to be sure of
+    assert _largest_sums(gain)[0] == (0, 24, 32.0)
+
+
+@pytest.mark.parametrize("resolution", (3.0, 4.0, 4.5))
+def test_no_shift_is_sure_in_a_right_model(chains, resolution):
+    half = simulate.half_maps(chains.to_model(), resolution, rng=1).half_1
+    field = Field(chains, training_map(half, chains, resolution), map_weight=map_weight(resolution))
+    relaxed, _ = field.window(range(len(chains)), chains.xyz).minimise(chains.xyz, steps=200)
+    assert [shift for shift in register_scan(field, relaxed, rng=0) if shift.sure] == []
+    own = kind_log_odds(field, relaxed)[np.arange(len(chains)), residue_codes(chains.names)]
+    assert own.mean() > {3.0: 1.0, 4.0: 0.5, 4.5: 0.2}[resolution]
+
+
+def test_log_odds_of_residues_need_no_unit_and_no_side_chain(short, in_map):
+    odds = kind_log_odds(in_map, short.xyz)
+    assert odds.shape == (len(short), 20) and np.isfinite(odds).all()
+    brighter = Field(short, map_weight=1.0)
+    brighter.coefficients, brighter.scale, brighter.origin = 3 * in_map.coefficients, in_map.scale, in_map.origin
+    assert np.allclose(kind_log_odds(brighter, short.xyz), odds, atol=1e-3)
+    elsewhere = short.xyz.copy()
+    elsewhere[8, 5:] += 2.0
+    changed = np.abs(kind_log_odds(in_map, elsewhere) - odds).max(axis=1)
+    assert changed[5:12].max() == 0 and changed.max() > 0
 
 
 def test_an_open_disulfide_is_closed_and_named(shared_data):

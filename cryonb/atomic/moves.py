@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from ..protein import dihedral
 from .fragments import fragment_library
 from .minimise import RAMA_CELLS, SLOTS, Field, ramachandran_energy
-from .register import RegisterShift, register_scan
+from .register import SHORTEST, SURE, RegisterShift, register_scan
 from .residues import CA, CB, OXYGEN, C, N, build_side_chain, chi_angles, place_atom
 from .rotamers import library_rotamers, side_chain_support
 
@@ -24,8 +24,9 @@ MARGIN = 4.0  # kJ/mol that a move has to gain
 FLIP_STEP, FLIP_LEAST = 15.0, 60.0  # degrees
 CANDIDATES = 3  # rotamers or planes that are minimised of those that are tried
 JUNCTION = 3  # residues on each side of where a shifted stretch joins the rest
-STRETCHED = ((2, 1), (1, 2), (5, 1), (1, 5), (4, 4))  # residues before and after a proposed stretch
-MOST_STRETCHED = 4  # proposals that are stretched: each costs some seconds
+STRETCHED = (0, 2, 4, -2)  # residues by which either end of a proposed stretch is tried further out
+MOST_STRETCHED = 8  # proposals of which that is tried: each costs some seconds
+EVIDENCE = 2.5  # kJ/mol for each unit of log odds: RT, as for φ and ψ
 BRIDGE_CA = 8.0  # Å between Cα of cysteines that a disulfide might join
 BRIDGE_CHI1 = 15.0  # degrees between the χ1 that are tried
 
@@ -291,7 +292,7 @@ def shift_registers(state: Field, xyz, *, rng, library=None, thorough=True):
         Of the shuffled sequences.
     library : FragmentLibrary, optional
     thorough : bool
-        Whether proposals below the threshold of shuffled sequences are tried as well; they have to gain ten times as
+        Whether proposals that are not sure (`RegisterShift.sure`) are tried as well; they have to gain ten times as
         much energy.
 
     Returns
@@ -303,17 +304,15 @@ def shift_registers(state: Field, xyz, *, rng, library=None, thorough=True):
     stretches = MOST_STRETCHED
     for shift in register_scan(state, xyz, rng=rng, library=library):
         reach = slice(min(shift.first, shift.first + shift.shift), max(shift.last, shift.last + shift.shift) + 1)
-        sure = shift.gain > shift.threshold
-        if taken[reach].any() or not (sure or thorough):
+        if taken[reach].any() or not (shift.sure or thorough):
             continue
-        margin = MARGIN if sure else 10 * MARGIN
-        found, move = shift_register(state, xyz, shift, library=library, margin=margin)
-        if move is None and thorough and stretches:
+        if shift.sure and stretches:
             stretches -= 1
-            tried = [
-                shift_register(state, xyz, other, library=library, margin=margin) for other in _stretched(state, shift)
-            ]
-            found, move = max(tried, key=lambda pair: _energy_gain(pair[1]), default=(xyz, None))
+            found, move = _best_ends(state, xyz, shift, library)
+        else:
+            found, move = shift_register(
+                state, xyz, shift, library=library, margin=MARGIN if shift.sure else 10 * MARGIN
+            )
         if move is not None:
             xyz = found
             moves.append(move)
@@ -321,17 +320,28 @@ def shift_registers(state: Field, xyz, *, rng, library=None, thorough=True):
     return xyz, moves
 
 
-def _stretched(state, shift):
-    """The same shift of longer stretches: where side chains say little, its ends do not show in the scan."""
+def _best_ends(state, xyz, shift, library):
+    """The same shift with either end further out or in, the start first: the scan finds ends to two residues or so."""
     own = np.flatnonzero(state.chains.segment == state.chains.segment[shift.first])
-    for before, after in STRETCHED:
-        first, last = shift.first - before, shift.last + after
-        if min(first, first + shift.shift) >= own[0] and max(last, last + shift.shift) <= own[-1]:
-            yield replace(shift, first=first, last=last)
+    best, chosen, done = (xyz, None), (0, 0), set()
+    for side in range(2):
+        for further in STRETCHED:
+            ends = (further, 0) if side == 0 else (chosen[0], further)
+            first, last = shift.first - ends[0], shift.last + ends[1]
+            inside = min(first, first + shift.shift) >= own[0] and max(last, last + shift.shift) <= own[-1]
+            if ends in done or not inside or last - first < SHORTEST - 1:
+                continue
+            done.add(ends)
+            trial = _shifted(state, xyz, replace(shift, first=first, last=last), library)
+            if best[1] is None or _gain(trial[1]) > _gain(best[1]):
+                best, chosen = trial, ends
+    return best if best[1] is not None and _gain(best[1]) > MARGIN else (xyz, None)
 
 
-def _energy_gain(move):
-    return -np.inf if move is None else move.evidence["energy_before"] - move.evidence["energy_after"]
+def _gain(move):
+    """kJ/mol that a shift gains: by energy, and RT for each unit of log odds beyond what one needs to be sure."""
+    found = move.evidence
+    return found["energy_before"] - found["energy_after"] + EVIDENCE * (found["gain"] - SURE)
 
 
 def shift_register(state: Field, xyz, shift: RegisterShift, *, library=None, margin=MARGIN):
@@ -345,14 +355,20 @@ def shift_register(state: Field, xyz, shift: RegisterShift, *, library=None, mar
     shift : RegisterShift
     library : FragmentLibrary, optional
     margin : float
-        kJ/mol that it has to gain.
+        kJ/mol by which the energy has to fall, less RT for each unit of the shift's log odds beyond `SURE`.
 
     Returns
     -------
     xyz : ndarray (n, 14, 3)
     move : Move or None
-        None where the energy did not fall.
+        None where the energy did not fall by so much.
     """
+    found, move = _shifted(state, xyz, shift, library)
+    return (found, move) if _gain(move) > margin else (np.array(xyz), None)
+
+
+def _shifted(state, xyz, shift, library):
+    """A stretch moved, its ends rebuilt, all minimised; and the move with the energies of both."""
     chains, k = state.chains, shift.shift
     own = np.flatnonzero(chains.segment == chains.segment[shift.first])
     low, high = own[0], own[-1]
@@ -372,8 +388,6 @@ def shift_register(state: Field, xyz, shift: RegisterShift, *, library=None, mar
         moved, energy = window.minimise(moved, steps=150)
         energies.append(energy)
         results.append(moved)
-    if energies[1] > energies[0] - margin:
-        return np.array(xyz), None
     label = f"{chains.label(first)}–{chains.label(last)}"
     evidence = {
         "energy_before": energies[0], "energy_after": energies[1], "gain": shift.gain, "threshold": shift.threshold,

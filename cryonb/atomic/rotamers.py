@@ -104,7 +104,7 @@ def side_chain_support(field, xyz, *, names=THREE, library=None):
     best : list of ndarray (n, k)
         χ of the best rotamer for each name.
     """
-    level = _main_chain_level(field, xyz)
+    level = main_chain_level(field, xyz)
     support, best = np.zeros((len(xyz), len(names))), []
     for column, name in enumerate(names):
         chi, log_share = _spread(name, library)
@@ -120,7 +120,7 @@ def side_chain_support(field, xyz, *, names=THREE, library=None):
     return support, best
 
 
-def _main_chain_level(field, xyz, reach=5):
+def main_chain_level(field, xyz, reach=5):
     """Median density of N, CA, C, O over eleven residues, at least a tenth of the whole chain's 90th percentile."""
     density = field.density(xyz[:, :4])
     floor = max(0.1 * float(np.nanpercentile(density, 90)), 1e-6)
