@@ -411,7 +411,7 @@ def _result(values, rng, notes):
         why = "the latents are as well explained by one point"
     elif len(log_likelihood) < ENOUGH:
         why = f"{len(log_likelihood)} particles, at least {ENOUGH} are needed"
-    if why is not None and landscape.verdict == "resolved":
+    if why is not None and (values["shape"] == "point" or landscape.verdict == "resolved"):
         landscape = replace(landscape, verdict=f"unresolvable: {why}")
     posterior = _posterior(log_likelihood)
     flat = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
