@@ -129,6 +129,38 @@ def test_checkpoint_returns_the_same_surface_at_once(ribosomes, found, monkeypat
         embed_surface(ribosomes[0], gauge=gauge(), rng=1, progress=False, checkpoint=found[1])
 
 
+def test_what_is_for_one_coordinate_says_so(ribosomes, found):
+    surface = found[0]
+    with pytest.raises(ValueError, match="this is a surface over two"):
+        manifold.check(ribosomes[0], surface, rng=0)
+    with pytest.raises(ValueError, match="this is a surface over two"):
+        manifold.compare_conditions(surface, np.arange(600) % 2, rng=0)
+    with pytest.raises(ValueError, match="its own volumes_at"):
+        manifold.volumes_at(surface, [0.0])
+    with pytest.raises(ValueError, match="this is a surface over two"):
+        manifold.score(surface, ribosomes[1], volumes=[])
+
+
+def test_a_model_whose_motions_look_alike_is_refused(ribosomes, found):
+    principal = found[0].principal
+    both = SurfaceGauge(lambda x, y: ribosome_at(float(x + y), 0.0), (np.linspace(-6, 6, 5),) * 2, NAMES)
+    with pytest.raises(ValueError, match="change the volume alike"):
+        PreparedSurfaceGauge(both, principal.volumes).direction(principal.volumes)
+    with pytest.raises(TypeError, match="must be a SurfaceGauge"):
+        embed_surface(ribosomes[0], gauge=None, rng=0)
+
+
+@pytest.mark.parametrize("middle", [0.0, 6.0])
+def test_the_start_is_where_the_particles_are(found, middle):
+    """Values that are not centred on the particles gave a scale 30 % off."""
+    principal = found[0].principal
+    off = SurfaceGauge(ribosome_at, (np.linspace(-12, 12, 7) + middle, np.linspace(-18, 18, 7)), NAMES)
+    direction, origin = PreparedSurfaceGauge(off, principal.volumes).direction(principal.volumes)
+    np.testing.assert_allclose(origin, [middle % 4, 0.0], atol=2.1)
+    coordinate = origin + principal.embedding.coordinates @ direction
+    assert 1.0 < coordinate[:, 0].std() < 8.0
+
+
 def test_a_gauge_of_other_particles_or_of_one_motion_is_refused(ribosomes):
     with pytest.raises(ValueError, match="two coordinates, got 1"):
         SurfaceGauge(ribosome_at, (np.linspace(-1, 1, 5),), NAMES)

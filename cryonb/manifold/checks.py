@@ -145,6 +145,8 @@ def check(particles, found, *, rng, gauge=None, mode="quick", n_nulls=1, workers
     """
     if mode not in ("quick", "full"):
         raise ValueError(f"mode must be 'quick' or 'full', got {mode!r}")
+    if found.landscape.energy_kt.ndim != 1:
+        raise ValueError("checks are of a landscape over one coordinate, this is a surface over two")
     if len(particles) != len(found.coordinate):
         raise ValueError(f"found is of {len(found.coordinate)} particles, got {len(particles)}")
     rng = np.random.default_rng(rng)

@@ -85,6 +85,8 @@ def compare_conditions(found, condition, *, rng, n_permutations=999):
     were not imaged alike: particles that can be placed less well pull less. Particles of one micrograph are not
     independent of each other; where conditions are whole micrographs p is too small.
     """
+    if found.landscape.energy_kt.ndim != 1:
+        raise ValueError("conditions are compared along one coordinate, this is a surface over two")
     condition = np.asarray(condition)
     n = len(found.coordinate)
     if condition.shape != (n,):

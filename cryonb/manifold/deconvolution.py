@@ -207,7 +207,7 @@ def bootstrap_spread(problem, energy, smoothness, n_bootstrap, rng):
     ndarray (bins,), kT
     """
     if n_bootstrap < 2:
-        return np.zeros_like(energy)
+        return np.zeros(problem.n_bins)
     rng = np.random.default_rng(rng)
     scores, _ = problem.scores(energy)
     stiffness = problem.stiffness(smoothness)

@@ -398,7 +398,27 @@ def _posterior_state(edges, log_likelihood):
     room = EXTENSION * (high - low)
     nodes = np.linspace(low - room, high + room, FINE)
     weights = np.stack([np.interp(nodes, centres, row, left=0, right=0) for row in posterior])
-    return _State(weights / weights.sum(axis=1, keepdims=True), nodes)
+    return _State(shared_out(weights), nodes)
+
+
+def shared_out(weights):
+    """Rows that add up to one; a particle that lies beyond all nodes says nothing of where it is.
+
+    Parameters
+    ----------
+    weights : ndarray (n, m)
+
+    Returns
+    -------
+    ndarray (n, m)
+
+    Examples
+    --------
+    >>> shared_out(np.array([[1.0, 3.0], [0.0, 0.0]])).tolist()
+    [[0.25, 0.75], [0.5, 0.5]]
+    """
+    total = weights.sum(axis=1, keepdims=True)
+    return np.where(total > 0, weights / np.where(total > 0, total, 1), weights.dtype.type(1 / weights.shape[1]))
 
 
 def _result(values, rng, notes):

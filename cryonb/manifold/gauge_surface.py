@@ -16,7 +16,8 @@ N_ITERATIONS = 4  # of the reading and the shares of the particles that it needs
 DEGREE = 2  # of the polynomial through the places of the model's volumes
 FINER = 4  # steps between two of the model's values at which it is looked for
 FEWEST = 12  # places: that polynomial has six coefficients
-LINEAR = 10.0  # of either coordinate's unit about rest: where the model's path is taken as straight at the start
+LINEAR = 10.0  # of either unit, or two steps of its values: where the model's path is taken as straight at the start
+ALIKE = 20.0  # condition of the changes that both motions make, above which they cannot be told apart
 LEAST = 0.1  # of the mean share of particles: weight of a place where hardly any are
 SHIFTS = 3  # steps of the model's values by which its zero may lie off
 
@@ -42,7 +43,7 @@ class SurfaceGauge:
 
     def __post_init__(self):
         values = tuple(np.asarray(each, dtype=float) for each in self.values)
-        if len(values) != 2 or len(self.names) != 2:
+        if len(values) != 2 or len(self.names) != 2 or isinstance(self.names, str):
             raise ValueError(f"a surface has two coordinates, got {len(values)} of values and {len(self.names)} names")
         for name, each in zip(self.names, values):
             if (
@@ -97,21 +98,31 @@ class PreparedSurfaceGauge(RigidModels):
         super().__init__(volumes, reference, middle=int(np.argmin((rest**2).sum(axis=1))))
 
     def direction(self, volumes):
-        """Change of either coordinate per unit of each orthonormal component, (q, 2): a linear reading of latents.
+        """A linear reading of latents: change of either coordinate per unit of each component, (q, 2), and the mean's.
 
-        ``volumes`` holds the mean, then the components. The model's own plane through the span of the components,
-        fitted about rest, is inverted. Noise turns components away from the motion, so that the model seems shorter
-        there than the particles' latents are: it is given its own length.
+        ``volumes`` holds the mean, then the orthonormal components. The model's own plane through the span of the
+        components, fitted about the pair of values that looks most like the mean, is inverted. Noise turns components
+        away from the motion, so that the model seems shorter there than the particles' latents are: it is given its
+        own length.
         """
-        components = self._without_whole(self._weighted(volumes.data[1:]))
-        near = (np.abs(self.grid - self.grid[self.middle]) <= LINEAR).all(axis=1)
-        models = self._without_whole(self.flat_models[near])
+        mean, *components = self._without_whole(self._weighted(volumes.data))
+        components, everywhere = np.stack(components), self._without_whole(self.flat_models)
+        origin = self.grid[np.argmax((everywhere @ mean) ** 2 / (everywhere**2).sum(axis=1))]
+        reach = [max(LINEAR, 2 * (axis[1] - axis[0])) for axis in self.axes]
+        near = (np.abs(self.grid - origin) <= reach).all(axis=1)
+        models = everywhere[near]
         metric = components @ components.T
         inside = np.linalg.solve(metric, components @ models.T).T
         design = np.column_stack([np.ones(near.sum()), self.grid[near]])
         slopes, whole = (np.linalg.lstsq(design, each, rcond=None)[0][1:] for each in (inside, models))
+        lengths = np.linalg.norm(whole, axis=1)
+        if not (lengths > 0).all() or not np.linalg.cond(whole / lengths[:, None]) < ALIKE:
+            raise ValueError(
+                f"the model's {self.names[0]} and {self.names[1]} change the volume alike (or not at all): they cannot "
+                "be told apart"
+            )
         seen = np.sqrt(np.einsum("kq,qr,kr->k", slopes, metric, slopes))
-        return np.linalg.pinv(slopes * (np.linalg.norm(whole, axis=1) / seen)[:, None])
+        return np.linalg.pinv(slopes * (lengths / np.maximum(seen, 1e-12 * lengths))[:, None]), origin
 
     def place(self, fits, basis, axes, density):
         """Where on each surface a particle of given values is found, and what the nodes read.
@@ -213,6 +224,11 @@ class PreparedSurfaceGauge(RigidModels):
         motions = self._rigid_derivatives(np.tensordot(share, self.plain, 1))
         orthonormal, triangle = np.linalg.qr(self._weighted(np.concatenate([own, motions])).T)
         found = np.linalg.solve(triangle, orthonormal.T @ self._weighted(change).T)
+        if not np.linalg.cond(found[:2]) < ALIKE:
+            raise ValueError(
+                f"along {self.names[0]} and {self.names[1]} the recovered volumes change alike: the particles show one "
+                "motion, not two"
+            )
         rate = found[2:8] @ np.linalg.inv(found[:2])
         away = self.grid - share @ self.grid
         return self._with_models(np.stack([moved(model, rate @ each) for model, each in zip(self.plain, away)]))

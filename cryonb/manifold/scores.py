@@ -125,6 +125,8 @@ def score(found, coordinate, energy=None, *, oracle=None, volumes=None, energy_l
         values["coverage"] = band_coverage(landscape, truth, energy_limit=energy_limit)
     agreement = np.nan
     if volumes is not None:
+        if coordinate.ndim != 1:
+            raise ValueError("volumes are compared along one coordinate, this is a surface over two")
         if len(volumes) != len(found.volumes):
             raise ValueError(f"volumes must be one for each of the {len(found.volumes)} nodes, got {len(volumes)}")
         each = [volume_agreement(one, other) for one, other in zip(found.volumes, volumes)]

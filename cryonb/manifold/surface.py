@@ -18,8 +18,9 @@ from cryonb.manifold.embedding import (
     check_particles,
     check_settings,
     evidence_per_shell,
+    shared_out,
 )
-from cryonb.manifold.gauge_surface import PreparedSurfaceGauge, grid_points
+from cryonb.manifold.gauge_surface import PreparedSurfaceGauge, SurfaceGauge, grid_points
 from cryonb.manifold.gram import noise_spectrum
 from cryonb.manifold.landscape import FINEST, counting_landscape, deconvolve_landscape
 from cryonb.manifold.likelihood import node_log_likelihood
@@ -129,8 +130,8 @@ def embed_surface(
     """Two conformational coordinates of every particle, volumes over both, and their free-energy landscape.
 
     For particles in which two known bodies move, such as the ratchet of the small subunit and the swivel of its head.
-    What `embed` does along a curve is done on a surface: V(x, y) = Σ_ab s_ab φ_a(x) φ_b(y) with all products of
-    Legendre polynomials up to degree three.
+    What `embed` does along a curve is done on a surface: V(x, y) = Σ_ab s_ab φ_a(x) φ_b(y) with products of
+    Legendre polynomials of total degree three at most.
 
     Parameters
     ----------
@@ -157,14 +158,19 @@ def embed_surface(
     Raises
     ------
     ValueError
-        As `embed`; a model that does not describe the recovered motions.
+        As `embed`; a model whose two motions look alike, or that does not describe the recovered ones.
+    TypeError
+        Another kind of gauge.
 
     Notes
     -----
     The weaker motion needs particles: with a head's swivel beside the ratchet, SNR 0.2 and 64 px, 4,000 particles rank
     it at 0.88 of what an oracle does, and the landscape is called unresolvable. The coordinates are relative, as those
-    of `embed`: a rigid motion of the whole is left free.
+    of `embed`: a rigid motion of the whole is left free. Nothing tests whether the second motion is there at all:
+    without it, its coordinate is noise over a small range.
     """
+    if not isinstance(gauge, SurfaceGauge):
+        raise TypeError(f"gauge must be a SurfaceGauge, a model of two motions, got {type(gauge).__name__}")
     rng = np.random.default_rng(rng)
     notes = check_particles(particles)
     check_settings(len(particles), n_components, n_nodes, n_folds, n_rounds)
@@ -173,6 +179,7 @@ def embed_surface(
     key = {"question": "embed_surface", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
            "seed": seed, "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
            "gauge": [[name, *map(float, values)] for name, values in zip(gauge.names, gauge.values)],
+           "model": fingerprint(*(gauge.model(*map(float, ends)).data for ends in zip(*gauge.values))),
            "data": fingerprint(particles.images, particles.ctf, particles.poses)}  # fmt: skip
     values = None if checkpoint is None else remembered(checkpoint, key)
     if values is None:
@@ -284,8 +291,8 @@ def _coefficients_at(centres, places, state, covered):
 
 def _start(principal, gauge):
     """Gaussian posteriors about the linear reading of the latents."""
-    embedding, direction = principal.embedding, gauge.direction(principal.volumes)
-    coordinate = embedding.coordinates @ direction
+    embedding, (direction, origin) = principal.embedding, gauge.direction(principal.volumes)
+    coordinate = origin + embedding.coordinates @ direction
     covariance = np.einsum("ki,nkl,lj->nij", direction, embedding.covariance, direction)
     axes = []
     for k in range(2):
@@ -380,8 +387,7 @@ def _posterior_state(edges, log_likelihood):
     first, second = (hat.astype(np.float32) for hat in hats)
     weights = np.matmul(first.T, posterior) @ second
     weights = weights.reshape(len(weights), -1)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return _State(weights, tuple(axes))
+    return _State(shared_out(weights), tuple(axes))
 
 
 def _moments(weights, nodes):

@@ -131,6 +131,8 @@ def volumes_at(found, positions):
     -------
     list of Volume, f of them
     """
+    if found.landscape.energy_kt.ndim != 1:
+        raise ValueError("this is a surface over two coordinates: its own volumes_at takes pairs of values")
     nodes = found.nodes
     place = np.interp(positions, nodes, np.arange(len(nodes)))
     low = np.minimum(place.astype(int), len(nodes) - 2)
