@@ -24,7 +24,7 @@ tour: install
 
 # two processes, a file at a time
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --doctest-modules --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --doctest-modules --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 	  cryonb tests $(NOTEBOOKS)
 
 lab: install

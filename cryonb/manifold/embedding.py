@@ -8,6 +8,7 @@ from cryonb.manifold.coordinates import local_linear_residuals
 from cryonb.manifold.diffusion import DiffusionMap
 from cryonb.manifold.gauge import PreparedGauge, arclength
 from cryonb.manifold.gram import noise_spectrum
+from cryonb.manifold.known_changes import KnownChanges
 from cryonb.manifold.landscape import FINEST, counting_landscape, deconvolve_landscape
 from cryonb.manifold.likelihood import node_log_likelihood
 from cryonb.manifold.masks import automatic_mask, grid_mask
@@ -17,11 +18,13 @@ from cryonb.manifold.paths import Path, minimum_energy_path
 from cryonb.manifold.principal import PrincipalVolumes, principal_volumes
 from cryonb.manifold.shapes import choose_shape, fit_shape
 from cryonb.manifold.spectral import (
+    SpectralVolumes,
     coordinate_weights,
     cross_fitted_overlaps,
     fit_spectral,
     legendre_basis,
     posterior_moments,
+    reliability,
     volume_noise_penalty,
 )
 from cryonb.parallel import fingerprint, with_one_blas_thread
@@ -154,9 +157,13 @@ def embed(
     Notes
     -----
     The landscape reaches two of a particle's standard deviations (the median's) beyond 98 % of the particles.
-    Likelihoods lose what the volumes' own noise costs at each node (`volume_noise_penalty`). Poses refined against a
-    consensus turn back with the motion; the gauge leaves rigid motions of the whole free, so that the coordinate is
-    relative. It misleads where a second motion is as strong as the first, and where the views depend on the state.
+    With a gauge particles are compared with volumes whose changes along the coordinate are a combination of the model's
+    own principal changes and rigid motions of the whole (`KnownChanges`): what else changes has no say in the
+    coordinate, and little noise comes in. The volumes returned are free to change anywhere. Without a gauge one kind
+    serves for both. Likelihoods lose what the volumes' own noise costs at each node (`volume_noise_penalty`). Poses
+    refined against a consensus turn back with the motion; the gauge leaves rigid motions of the whole free, so that the
+    coordinate is relative. It misleads where a second motion is as strong as the first, and where the views depend on
+    the state.
     """
     rng = np.random.default_rng(rng)
     notes = check_particles(particles)
@@ -164,10 +171,11 @@ def embed(
     seed = int(rng.integers(2**62))
     n_rounds = (1 if gauge is None else 3) if n_rounds is None else n_rounds
     n_nodes = int(np.clip(len(particles) // 40, 12, 40)) if n_nodes is None else n_nodes
-    key = {"question": "embed, ends by the error", "n": len(particles), "box": particles.size_px,
+    key = {"question": "embed, within the gauge", "n": len(particles), "box": particles.size_px,
            "pixel": particles.pixel_size, "seed": seed,
            "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
            "gauge": None if gauge is None else [gauge.name, *map(float, gauge.values)],
+           "model": gauge and fingerprint(*(gauge.model(float(end)).data for end in gauge.values[[0, -1]])),
            "data": fingerprint(particles.images, particles.ctf, particles.poses)}  # fmt: skip
     values = None if checkpoint is None else remembered(checkpoint, key)
     if values is None:
@@ -215,7 +223,7 @@ class _Angle:
     """The coordinate as a known rigid body's motion."""
 
     def __init__(self, gauge, principal):
-        self.name, self._gauge = gauge.name, PreparedGauge(gauge, principal.volumes)
+        self.name, self._gauge, self._known = gauge.name, PreparedGauge(gauge, principal.volumes), None
 
     def start(self, principal, diffusion):
         embedding = principal.embedding
@@ -229,6 +237,19 @@ class _Angle:
 
     def weigh_shells(self, shell_weights):
         self._gauge = self._gauge.with_weights(shell_weights)
+
+    def fit(self, job, first, second, state):
+        """Volumes that change only as the model and the whole can: particles are judged by what they know."""
+        if self._known is None:
+            self._known = KnownChanges(
+                job.observations, self._gauge.changes(), mask=job.mask, groups=job.groups, workers=job.workers
+            )
+        whole, without = self._known.fit(first, second)
+        return SpectralVolumes(whole, state.limits), [SpectralVolumes(each, state.limits) for each in without]
+
+    def shown(self, job, first, second, state, whole):
+        """Volumes that are free to change as the images say: those of the result."""
+        return _fit_free(job, first, second, state)[0]
 
     def read(self, curves, nodes, density):
         return self._gauge.read(curves, nodes, density)
@@ -245,6 +266,12 @@ class _Arclength:
 
     def weigh_shells(self, shell_weights):
         pass
+
+    def fit(self, job, first, second, state):
+        return _fit_free(job, first, second, state)
+
+    def shown(self, job, first, second, state, whole):
+        return whole
 
     def read(self, curves, nodes, density):
         mean = replace(curves[0], data=np.mean([curve.data for curve in curves], axis=0))
@@ -301,8 +328,8 @@ def _follow(job, principal, n_nodes, n_rounds, progress):
     coordinates = diffusion.fit_transform(embedding.coordinates, covariance=embedding.covariance)
     shape = choose_shape(embedding, rng=0, diffusion=coordinates)
     state = job.reader.start(principal, coordinates)
-    for _ in tqdm(range(n_rounds), desc="volumes along the coordinate", disable=not progress):
-        edges, log_likelihood, volumes = _round(job, state, n_nodes)
+    for number in tqdm(range(n_rounds), desc="volumes along the coordinate", disable=not progress):
+        edges, log_likelihood, volumes = _round(job, state, n_nodes, last=number == n_rounds - 1)
         state = _posterior_state(edges, log_likelihood)
     return {
         "edges": edges, "log_likelihood": log_likelihood, "volumes": volumes, "gauge_name": job.reader.name,
@@ -312,17 +339,25 @@ def _follow(job, principal, n_nodes, n_rounds, progress):
     }  # fmt: skip
 
 
-def _round(job, state, n_nodes):
+def _fit_free(job, first, second, state):
+    """Volumes along the coordinate, every voxel by itself."""
+    return fit_spectral(
+        job.observations, first, second, N_SPECTRAL, state.limits, mask=job.mask, groups=job.groups,
+        workers=job.workers,
+    )  # fmt: skip
+
+
+def _round(job, state, n_nodes, *, last):
     """Volumes from the posteriors, their gauge, and every particle's likelihood under volumes made without it."""
     basis = legendre_basis(state.nodes, N_SPECTRAL, state.limits)
     first, second = posterior_moments(state.weights, basis)
-    whole, without, reliability = fit_spectral(
-        job.observations, first, second, N_SPECTRAL, state.limits, mask=job.mask, groups=job.groups, workers=job.workers
-    )
-    job.observations = replace(job.observations, noise=noise_spectrum(job.observations, whole.volumes, first))
+    whole, without = job.reader.fit(job, first, second, state)
+    noise = noise_spectrum(job.observations, whole.volumes, first)
+    job.observations = replace(job.observations, noise=noise)
     # what the volumes cannot show reliably must not be counted as evidence
-    weighted = replace(job.observations, noise=job.observations.noise / reliability)
-    job.reader.weigh_shells(evidence_per_shell(job.observations, reliability))
+    share = reliability(without, noise.size)
+    weighted = replace(job.observations, noise=noise / share)
+    job.reader.weigh_shells(evidence_per_shell(job.observations, share))
     readings = job.reader.read([fit.at(state.nodes) for fit in without], state.nodes, state.weights.mean(axis=0))
     readings = np.maximum.accumulate(np.vstack([readings.mean(axis=0), readings]), axis=1)
     readings = readings + 1e-9 * np.arange(readings.shape[1])
@@ -343,7 +378,9 @@ def _round(job, state, n_nodes):
         overlaps = cross_fitted_overlaps(weighted, [fit], [group], workers=job.workers)
         log_likelihood[group] = node_log_likelihood(overlaps, curve)
     log_likelihood += volume_noise_penalty(weighted, without, curves[0], workers=job.workers)
-    return edges, log_likelihood, whole.volumes.combine(curves[0])
+    if not last:
+        return edges, log_likelihood, None
+    return edges, log_likelihood, job.reader.shown(job, first, second, state, whole).volumes.combine(curves[0])
 
 
 def _median_deviation(state):
@@ -352,12 +389,12 @@ def _median_deviation(state):
     return np.median(np.sqrt(np.maximum(state.weights @ state.nodes**2 - mean**2, 0)))
 
 
-def evidence_per_shell(observations, reliability):
-    """CTF² over noise per shell, by how reliable the volumes' changes are, and per voxel of the shell."""
+def evidence_per_shell(observations, share):
+    """CTF² over noise per shell, by the `reliability` of the volumes' changes, and per voxel of the shell."""
     shell = observations.shell
     contrast = np.bincount(shell, (observations.ctf**2).mean(axis=0)) / np.bincount(shell)
     m = len(contrast)
-    weights = contrast * reliability[:m] / observations.noise[:m] / np.maximum(np.arange(m), 1)
+    weights = contrast * share[:m] / observations.noise[:m] / np.maximum(np.arange(m), 1)
     weights[0] = 0
     return weights
 

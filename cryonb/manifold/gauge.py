@@ -13,7 +13,7 @@ from cryonb.manifold.volume_sets import VolumeSet, crop_or_pad
 
 __all__ = ["RigidBodyGauge", "arclength", "measure_volumes"]
 
-_MOTION_DIRECTIONS = 5  # principal directions of the model's changes that a reading uses
+_MOTION_DIRECTIONS = 5  # principal changes of the model: all that particles are judged by, and that a reading uses
 _TURNS = 1  # times the turning of the whole is estimated; twice costs as much again and gives the same
 
 
@@ -91,6 +91,17 @@ class RigidModels:
             weights[: len(self.shell_weights)] = np.sqrt(self.shell_weights)
             volumes = inverse_transform(transform(volumes, ndim=3) * weights[shell], ndim=3).real
         return volumes.reshape(len(volumes), -1).astype(np.float64)
+
+    def changes(self, n_directions=_MOTION_DIRECTIONS):
+        """What the model can change, (k, c, c, c) of unit norm: its principal changes, three shifts, three rotations.
+
+        Without what volumes do elsewhere: that is mostly noise, which all particles share, and says nothing about
+        the coordinate.
+        """
+        rows = principal_directions(self.plain.reshape(len(self.plain), -1), n_directions)
+        motions = self._rigid_derivatives(self.plain[self.middle])[:6]
+        changes = np.concatenate([rows.reshape(-1, *motions.shape[1:]), motions])
+        return changes / np.sqrt((changes**2).sum(axis=(1, 2, 3), keepdims=True))
 
     @property
     def basis(self):
@@ -174,7 +185,7 @@ class PreparedGauge(RigidModels):
     def _place(self, curves, nodes, density, n_iterations):
         """`place` with the whole of the model as it stands; and the reading of the nodes."""
         models = self._without_whole(self.flat_models)
-        directions = np.linalg.svd(models - models.mean(axis=0), full_matrices=False)[2][:_MOTION_DIRECTIONS]
+        directions = principal_directions(models, _MOTION_DIRECTIONS)
         flat = [self._without_whole(self._weighted(curve.data)) for curve in curves]
         mean = density @ np.mean(flat, axis=0)
         centred = [(rows - mean) @ directions.T for rows in flat]
@@ -334,6 +345,14 @@ def moved(volume, motion):
     turn = Rotation.from_rotvec(motion[3:]).as_matrix()[::-1, ::-1]
     centre = np.array(volume.shape) // 2
     return affine_transform(volume, turn, offset=centre - turn @ centre + motion[2::-1], order=3, mode="constant")
+
+
+def principal_directions(rows, count):
+    """Orthonormal directions in which rows differ most, at most ``count``, from their few products."""
+    centred = rows - rows.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    kept = np.flatnonzero(values > 1e-9 * values[-1])[-count:]
+    return (vectors[:, kept] / np.sqrt(values[kept])).T @ centred
 
 
 def _match_shells(models, reference):

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryonb.manifold.gauge import RigidModels, moved
+from cryonb.manifold.gauge import RigidModels, moved, principal_directions
 
 __all__ = ["PreparedSurfaceGauge", "SmoothMap", "SurfaceGauge", "grid_points"]
 
-N_DIRECTIONS = 8  # principal directions of the model's changes that a reading uses
+N_DIRECTIONS = 12  # principal changes of the model: all that particles are judged by, and that a reading uses
 N_ITERATIONS = 4  # of the reading and the shares of the particles that it needs
-DEGREE = 2  # of the polynomial through the places of the model's volumes
+DEGREE = 3  # of the polynomial through the places of the model's volumes
 FINER = 4  # steps between two of the model's values at which it is looked for
-FEWEST = 12  # places: that polynomial has six coefficients
+FEWEST = 16  # places: that polynomial has ten coefficients
 LINEAR = 10.0  # of either unit, or two steps of its values: where the model's path is taken as straight at the start
 ALIKE = 20.0  # condition of the changes that both motions make, above which they cannot be told apart
 LEAST = 0.1  # of the mean share of particles: weight of a place where hardly any are
@@ -153,7 +153,7 @@ class PreparedSurfaceGauge(RigidModels):
 
     def _place(self, fits, basis, axes, density):
         models, nodes = self._without_whole(self.flat_models), grid_points(axes)
-        directions = _principal_directions(models, N_DIRECTIONS)
+        directions = principal_directions(models, N_DIRECTIONS)
         flat = [self._without_whole(self._weighted(fit.data)) for fit in fits]
         mean = density @ basis @ np.mean(flat, axis=0)
         surfaces = [basis @ (rows @ directions.T) - mean @ directions.T for rows in flat]
@@ -232,13 +232,6 @@ class PreparedSurfaceGauge(RigidModels):
         rate = found[2:8] @ np.linalg.inv(found[:2])
         away = self.grid - share @ self.grid
         return self._with_models(np.stack([moved(model, rate @ each) for model, each in zip(self.plain, away)]))
-
-
-def _principal_directions(rows, count):
-    """Orthonormal directions in which rows differ most, from their few products."""
-    centred = rows - rows.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred @ centred.T)
-    return (vectors[:, -count:] / np.sqrt(values[-count:])).T @ centred
 
 
 def _slopes(points, weights):

@@ -179,8 +179,6 @@ def fit_spectral(observations, first, second, n_spectral, limits, *, mask, group
         From all particles.
     without : list of SpectralVolumes
         Without each group in turn.
-    reliability : ndarray (shells,)
-        Share of signal in the power of the volumes' changes, 0 to 1.
     """
     equations = normal_equations(observations, first, second, mask=mask, groups=groups, workers=workers)
     n_shells = observations.noise.size
@@ -191,11 +189,17 @@ def fit_spectral(observations, first, second, n_spectral, limits, *, mask, group
         signal = np.maximum(total - noise, 1e-3 * total)
         signal[:, : min(unshrunk, n_spectral)] = np.inf
         prior = signal[: observations.radius + 2]
-    whole = equations.solve(prior)[0]
-    changes = slice(1, n_spectral)
-    ratio = 1 - noise[:, changes].sum(axis=1) / np.maximum(total[:, changes].sum(axis=1), 1e-30)
-    fits = [SpectralVolumes(volumes, limits) for volumes in (whole, *without)]
-    return fits[0], fits[1:], np.clip(ratio, 0.02, 1)
+    fits = [SpectralVolumes(volumes, limits) for volumes in (equations.solve(prior)[0], *without)]
+    return fits[0], fits[1:]
+
+
+def reliability(without, n_shells):
+    """Share of signal in the power of the volumes' changes in each Fourier shell, (n_shells,), 0.02 to 1.
+
+    ``without`` are the volumes solved without each group, as `fit_spectral` gives them.
+    """
+    total, noise = (power[:, 1:].sum(axis=1) for power in _jackknife_power([f.volumes for f in without], n_shells))
+    return np.clip(1 - noise / np.maximum(total, 1e-30), 0.02, 1)
 
 
 def _jackknife_power(without, n_shells):

@@ -20,8 +20,9 @@ from cryonb.manifold.embedding import (
     evidence_per_shell,
     shared_out,
 )
-from cryonb.manifold.gauge_surface import PreparedSurfaceGauge, SurfaceGauge, grid_points
+from cryonb.manifold.gauge_surface import N_DIRECTIONS, PreparedSurfaceGauge, SurfaceGauge, grid_points
 from cryonb.manifold.gram import noise_spectrum
+from cryonb.manifold.known_changes import KnownChanges
 from cryonb.manifold.landscape import FINEST, counting_landscape, deconvolve_landscape
 from cryonb.manifold.likelihood import node_log_likelihood
 from cryonb.manifold.masks import automatic_mask, grid_mask
@@ -29,7 +30,14 @@ from cryonb.manifold.memory import remember, remembered
 from cryonb.manifold.observations import observe
 from cryonb.manifold.paths import Path, minimum_energy_path
 from cryonb.manifold.principal import PrincipalVolumes, principal_volumes
-from cryonb.manifold.spectral import cross_fitted_overlaps, fit_spectral, posterior_moments, volume_noise_penalty
+from cryonb.manifold.spectral import (
+    SpectralVolumes,
+    cross_fitted_overlaps,
+    fit_spectral,
+    posterior_moments,
+    reliability,
+    volume_noise_penalty,
+)
 from cryonb.manifold.volume_sets import VolumeSet
 from cryonb.parallel import fingerprint, with_one_blas_thread
 from cryonb.types import EnergyLandscape
@@ -131,7 +139,8 @@ def embed_surface(
 
     For particles in which two known bodies move, such as the ratchet of the small subunit and the swivel of its head.
     What `embed` does along a curve is done on a surface: V(x, y) = Σ_ab s_ab φ_a(x) φ_b(y) with products of
-    Legendre polynomials of total degree three at most.
+    Legendre polynomials of total degree three at most. Particles are compared with volumes that change only as the
+    model and the whole can; those of the result are free.
 
     Parameters
     ----------
@@ -176,8 +185,9 @@ def embed_surface(
     check_settings(len(particles), n_components, n_nodes, n_folds, n_rounds)
     seed = int(rng.integers(2**62))
     n_nodes = int(np.clip(np.sqrt(len(particles) / 16), 10, 16)) if n_nodes is None else n_nodes
-    key = {"question": "embed_surface", "n": len(particles), "box": particles.size_px, "pixel": particles.pixel_size,
-           "seed": seed, "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
+    key = {"question": "embed_surface, within the gauge", "n": len(particles), "box": particles.size_px,
+           "pixel": particles.pixel_size, "seed": seed,
+           "settings": [n_components, resolution, n_nodes, n_rounds, n_folds, mask is None],
            "gauge": [[name, *map(float, values)] for name, values in zip(gauge.names, gauge.values)],
            "model": fingerprint(*(gauge.model(*map(float, ends)).data for ends in zip(*gauge.values))),
            "data": fingerprint(particles.images, particles.ctf, particles.poses)}  # fmt: skip
@@ -250,17 +260,19 @@ def _follow(observations, mask, groups, gauge, principal, n_nodes, n_rounds, wor
     from tqdm.auto import tqdm
 
     state = _start(principal, gauge)
+    # particles are judged by volumes that change only as the model and the whole can
+    changes = gauge.changes(N_DIRECTIONS)
+    known = KnownChanges(observations, changes, mask=mask, groups=groups, workers=workers)
     for _ in tqdm(range(n_rounds), desc="volumes over both coordinates", disable=not progress):
         basis = state.basis(state.nodes)
         first, second = posterior_moments(state.weights, basis.astype(np.float32))
-        whole, without, reliability = fit_spectral(
-            observations, first, second, len(TERMS), None, mask=mask, groups=groups, unshrunk=LINEAR_TERMS,
-            workers=workers,
-        )  # fmt: skip
-        observations = replace(observations, noise=noise_spectrum(observations, whole.volumes, first))
+        whole, without = known.fit(first, second, unshrunk=LINEAR_TERMS)
+        observations = replace(observations, noise=noise_spectrum(observations, whole, first))
         # what the volumes cannot show reliably must not be counted as evidence
-        weighted = replace(observations, noise=observations.noise / reliability)
-        gauge = gauge.with_weights(evidence_per_shell(observations, reliability))
+        without = [SpectralVolumes(each, None) for each in without]
+        share = reliability(without, observations.noise.size)
+        weighted = replace(observations, noise=observations.noise / share)
+        gauge = gauge.with_weights(evidence_per_shell(observations, share))
         density = state.weights.mean(axis=0, dtype=float)
         places, reading = gauge.place([fit.volumes for fit in without], basis, state.axes, density)
         edges = _edges(state, reading, density, n_nodes)
@@ -274,9 +286,13 @@ def _follow(observations, mask, groups, gauge, principal, n_nodes, n_rounds, wor
             log_likelihood[group] = node_log_likelihood(overlaps, table)
         log_likelihood += volume_noise_penalty(weighted, without, curve, workers=workers)
         state = _posterior_state(edges, log_likelihood)
+    # those of the result are free to change as the images say
+    shown, _ = fit_spectral(
+        observations, first, second, len(TERMS), None, mask=mask, groups=groups, unshrunk=LINEAR_TERMS, workers=workers
+    )
     return {
         "first_edges": edges[0], "second_edges": edges[1], "log_likelihood": log_likelihood, "coefficients": curve,
-        "volumes": whole.volumes, "principal": principal,
+        "volumes": shown.volumes, "principal": principal,
     }  # fmt: skip
 
 
