@@ -27,6 +27,7 @@ from cryonb.atomic import (
 )
 from cryonb.atomic.fragments import BLOSUM62, THREE, residue_codes
 from cryonb.atomic.kinds import kind_log_odds
+from cryonb.atomic.rebuild import EVIDENCE, keep_supported
 from cryonb.atomic.register import _largest_sums, register_scan
 from cryonb.types import Volume
 
@@ -178,11 +179,11 @@ def test_incomplete_chains_are_refused(short):
         Field(short.moved(xyz))
 
 
-def planted(short, seed=0):
-    """A noisy map of the short chain, and its field."""
+def planted(short, seed=0, shown=slice(None)):
+    """A noisy map of the short chain, or of some residues of it."""
     volume = noise_map(short.xyz, seed)
     data = np.zeros(volume.data.shape)
-    place = np.rint((short.xyz[short.present] - volume.origin) / 1.2).astype(int)
+    place = np.rint((short.xyz[shown][short.present[shown]] - volume.origin) / 1.2).astype(int)
     np.add.at(data, tuple(place[:, ::-1].T), 1.0)
     data = scipy.ndimage.gaussian_filter(data, 0.9)
     return Volume(data + 0.1 * data.std() * volume.data, 1.2, volume.origin)
@@ -244,6 +245,51 @@ def test_a_fragment_mends_a_broken_stretch(short, in_map):
     assert move is not None and after < 0.4 * before
     outside = np.r_[0:6, 15 : len(short)]
     assert np.array_equal(found[outside], wrong[outside], equal_nan=True)
+
+
+@pytest.fixture(scope="module")
+def half_shown(short):
+    """The field of a map in which of the second twelve residues there is noise only."""
+    return Field(short, training_map(planted(short, shown=slice(12)), short, 3.0))
+
+
+def test_a_stretch_is_moved_only_where_the_map_speaks_for_it(short, half_shown):
+    bent = short.xyz + np.array([0.0, 1.0, 0.0])
+    found = keep_supported(half_shown, bent, short.xyz)
+    off = np.sqrt(((found - short.xyz)[:, :4] ** 2).sum(-1).mean(1))
+    assert off[:8].max() < 0.1  # seen to be wrong, moved
+    assert np.array_equal(found[19:], bent[19:], equal_nan=True)  # not seen: as likely as the true place, it stays
+    bond = np.linalg.norm(found[1:, 0] - found[:-1, 2], axis=1)
+    assert np.abs(bond - 1.33).max() < 0.15  # one chain still
+    assert np.array_equal(keep_supported(half_shown, short.xyz, bent), short.xyz, equal_nan=True)
+
+
+def test_a_fragment_is_taken_only_where_the_map_speaks_for_it(short, half_shown):
+    """The same wrong stretch where it is seen and where it is not; for its geometry it is mended in both places."""
+    wrong = short.xyz.copy()
+    for part in (slice(4, 9), slice(16, 21)):
+        wrong[part] += np.random.default_rng(4).normal(0, 1.2, wrong[part].shape)
+    for first, last, seen in ((2, 10, True), (14, 22, False)):
+        _, asked = moves.replace_fragment(half_shown, wrong, first, last, evidence=EVIDENCE)
+        _, free = moves.replace_fragment(half_shown, wrong, first, last)
+        assert (asked is not None) == seen and free is not None
+
+
+def test_annealing_and_fragments_leave_what_the_map_does_not_show(short, half_shown, monkeypatch):
+    pytest.importorskip("openmm")
+    volume = training_map(planted(short, shown=slice(12)), short, 3.0)
+    off = dict(register=False, flips=False, rotamers=False, models=1, rounds=1)
+
+    def moved(**switches):
+        made = rebuild(short, volume, 3.0, rng=0, protocol=Protocol(**(off | switches)))[0].xyz
+        return np.sqrt(((made - relaxed)[:, :4] ** 2).sum(-1).mean(1))[16:]
+
+    relaxed = rebuild(short, volume, 3.0, rng=0, protocol=Protocol(**off, anneal=False, fragments=0))[0].xyz
+    kept = moved(fragments=2)
+    module = importlib.import_module("cryonb.atomic.rebuild")
+    monkeypatch.setattr(module, "keep_supported", lambda _, before, after: after)
+    free = moved(fragments=0)
+    assert kept.max() < 0.5 and kept.mean() < 0.6 * free.mean()
 
 
 def slid(chains, first, last, resolution):

@@ -30,6 +30,7 @@ FIXED = {
 }  # fmt: skip
 FIXED_METAL, FIXED_OTHER = (0.15, 0.05), (0.34, 0.36)  # a metal without charge only keeps others out
 WARM = 400.0  # K
+CHARGE = 0.5  # of each charge: a medium of dielectric constant 4. Set on EMD-30342 (docs/atoms_rebuild.md); 0 does as well
 ANNEAL_WEIGHT, FADE = 10.0, 2  # kJ/mol at 3 Å; falls as (3 Å / resolution)²; set as `minimise.FADE` was
 LINK_BOND_KJ, LINK_ANGLE_KJ = 200000.0, 50000.0  # per nm²: of bonds to what stays, and between ends of their angles
 BRIDGED = 2.6  # Å between sulphurs that are bonded
@@ -91,6 +92,7 @@ class Annealer:
         self._hydrogens(modeller.topology, start)
         self._count = len(atoms)
         self._start = start
+        _screen(system, openmm)
         self._stay(system, modeller.topology, fixed)
         self._map_force(system)
         if ramachandran is not False:
@@ -315,6 +317,18 @@ def _same_every_time():
         yield
     finally:
         random.setstate(state)
+
+
+def _screen(system, openmm):
+    """Charges as if in a medium: in vacuum those of side chains pull main chains out of their density."""
+    for force in system.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            for index in range(force.getNumParticles()):
+                charge, sigma, depth = force.getParticleParameters(index)
+                force.setParticleParameters(index, CHARGE * charge, sigma, depth)
+            for index in range(force.getNumExceptions()):
+                first, second, product, sigma, depth = force.getExceptionParameters(index)
+                force.setExceptionParameters(index, first, second, CHARGE**2 * product, sigma, depth)
 
 
 def _terminal_oxygen(blocks):

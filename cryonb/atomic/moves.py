@@ -16,8 +16,8 @@ from .residues import CA, CB, OXYGEN, C, N, build_side_chain, chi_angles, place_
 from .rotamers import library_rotamers, side_chain_support
 
 __all__ = [
-    "Move", "close_disulfides", "fit_rotamers", "flip_peptides", "replace_fragment", "shift_register",
-    "shift_registers",
+    "Move", "close_disulfides", "fit_rotamers", "flip_peptides", "replace_fragment", "seen_level",
+    "shift_register", "shift_registers",
 ]  # fmt: skip
 
 MARGIN = 4.0  # kJ/mol that a move has to gain
@@ -27,6 +27,7 @@ JUNCTION = 3  # residues on each side of where a shifted stretch joins the rest
 STRETCHED = (0, 2, 4, -2)  # residues by which either end of a proposed stretch is tried further out
 MOST_STRETCHED = 8  # proposals of which that is tried: each costs some seconds
 EVIDENCE = 2.5  # kJ/mol for each unit of log odds: RT, as for φ and ψ
+SEEN = 0.4  # of the upper quartile of the main chain's density: less may be noise
 BRIDGE_CA = 8.0  # Å between Cα of cysteines that a disulfide might join
 BRIDGE_CHI1 = 15.0  # degrees between the χ1 that are tried
 
@@ -215,7 +216,9 @@ def _carry_side_chains(old, new, residues, names):
     return new
 
 
-def replace_fragment(state: Field, xyz, first, last, *, library=None, count=25, rng=None, temperature=0.0):
+def replace_fragment(
+    state: Field, xyz, first, last, *, library=None, count=25, rng=None, temperature=0.0, evidence=None
+):
     """Rebuild residues between two that stay, from fragments that fit their ends.
 
     Parameters
@@ -233,6 +236,9 @@ def replace_fragment(state: Field, xyz, first, last, *, library=None, count=25, 
         For the Metropolis choice; needed above temperature 0.
     temperature : float
         kJ/mol; at 0 only what gains `MARGIN` is taken.
+    evidence : float, optional
+        By how much the mean density at the replaced main chain has to exceed that of the present one, both minimised;
+        it must then be more than noise too (`seen_level`). Without, better geometry is enough.
 
     Returns
     -------
@@ -248,13 +254,16 @@ def replace_fragment(state: Field, xyz, first, last, *, library=None, count=25, 
     found = library.search(xyz[first], xyz[last], names, count=count)
     window = state.window(range(first, last + 1), xyz, hold_main=(first, last))
     now, before = window.minimise(xyz, steps=60)
+    inner = slice(first + 1, last)
+    seen = float(state.density(now[inner, :4]).mean())
+    asked = -np.inf if evidence is None else max(seen + evidence, seen_level(state, xyz))
     best, energy, rms = None, np.inf, 0.0
     for main, end_rms in zip(found.main_chain, found.end_rms):
         trial = np.array(xyz)
         trial[first + 1 : last, :4] = main[1:-1]
         trial = _with_side_chains(state, trial, range(first + 1, last), library)
         trial, value = window.minimise(trial, steps=60)
-        if value < energy:
+        if value < energy and state.density(trial[inner, :4]).mean() > asked:
             best, energy, rms = trial, value, float(end_rms)
     if best is not None:  # as the present one was, so that both have had the same number of steps
         best, energy = window.minimise(best, steps=60)
@@ -265,8 +274,25 @@ def replace_fragment(state: Field, xyz, first, last, *, library=None, count=25, 
         return now if np.isfinite(before) else np.array(xyz), None
     moved = float(np.sqrt(((best[first + 1 : last, CA] - xyz[first + 1 : last, CA]) ** 2).sum(1).mean()))
     label = f"{chains.label(first + 1)}–{chains.label(last - 1)}"
-    evidence = {"energy_before": before, "energy_after": energy, "end_rms": rms, "ca_moved": moved}
-    return best, Move("fragment", tuple(range(first + 1, last)), label, "suspect; a known main chain fits", evidence)
+    found = {"energy_before": before, "energy_after": energy, "end_rms": rms, "ca_moved": moved}
+    found |= {"density_before": seen, "density_after": float(state.density(best[inner, :4]).mean())}
+    return best, Move("fragment", tuple(range(first + 1, last)), label, "suspect; a known main chain fits", found)
+
+
+def seen_level(state: Field, xyz):
+    """Density that a main chain must have to be more than noise: 0.4 of the upper quartile over the chains' residues.
+
+    Parameters
+    ----------
+    state : Field
+    xyz : ndarray (n, 14, 3)
+        Å.
+
+    Returns
+    -------
+    float: in the unit of the map.
+    """
+    return SEEN * float(np.percentile(state.density(xyz[:, :4]).mean(axis=1), 75))
 
 
 def _with_side_chains(state, xyz, residues, library):
