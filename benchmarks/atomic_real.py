@@ -2,17 +2,20 @@
 
     python benchmarks/atomic_real.py
     python benchmarks/atomic_real.py --seeds 1 2 3 --models 4 --rows FILE
+    python benchmarks/atomic_real.py --stages --seeds 0 --charges 1 0.5 0
 
 EMD-30342 (3.9 Å) around chain A of 7CEC, in the developers' folder ``../shared/data``. Into the deposited model go five
 turned peptides and a stretch of 8 to 16 residues slid by one (`simulate.plant_errors`); it is then relaxed into the
 map. No half maps are at hand: **the map is given as both halves, so that nothing is held out**. The truth is the
 deposited model, which may itself be wrong. Seed 0 plants nothing: what is changed then is changed without need. Prints
-a row for each seed, and one JSON object last.
+a row for each seed, and one JSON object last. ``--stages`` prints what each stage of one round changes in its place,
+with the charges of the force field scaled; ``--simulated`` does so in a simulated half map of 3.9 Å of the same model.
 """
 
 import argparse
 import json
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -134,9 +137,7 @@ def one_seed(seed, protocol, options):
     slid, off = np.zeros(len(truth), dtype=bool), deviations(truth, relaxed)[0]
     for a, b in stretches(planted.register != 0):
         slid[a:b] = np.median(off[a:b]) > REGISTER  # relaxation may slide one back
-    model = truth.to_model()
-    rows = protein.residues(model)
-    clear = in_order(truth, rows, residue_mean(q_score(model, volume), rows, model.elements)) > CLEAR
+    clear = clarity(truth, volume) > CLEAR
     row = {"seed": seed, "residues": len(truth), "slid": int(slid.sum()), "clear": int(clear.sum())}
     chance = p_wrong(start.to_model(), volume, truth)
     row["auprc"] = average_precision(deviations(truth, relaxed)[1] > WRONG, np.nan_to_num(chance))
@@ -179,6 +180,59 @@ def one_seed(seed, protocol, options):
     return row
 
 
+def one_seed_by_stages(seed, charges, options):
+    """What each stage of a round does to a planted model: rows of stage, numbers."""
+    anneal, rebuilding = import_module("cryonb.atomic.anneal"), import_module("cryonb.atomic.rebuild")
+    volume, truth = deposited()
+    protocol, library = atomic.Protocol(models=1), atomic.fragment_library()
+    if options.simulated:
+        volume = simulate.half_maps(truth.to_model(), RESOLUTION, rng=1, like=volume).half_1
+    share, shifts = (options.flips / len(truth), options.shifts) if seed else (0.0, 0)
+    planted = simulate.plant_errors(truth.to_model(), rng=seed, flips=share, rotamers=0.0, register_shifts=shifts)
+    start = atomic.Chains.of(planted.model).completed()
+    rest, clear = ~near((planted.register != 0) | planted.strained | planted.flipped, BESIDE), clarity(truth, volume)
+    training = atomic.training_map(volume, start, RESOLUTION)
+    field = atomic.Field(start, training, map_weight=atomic.map_weight(RESOLUTION), ramachandran=library)
+
+    def told(stage, xyz):
+        main_chain, score = deviations(truth, xyz)[1], summary(truth.moved(xyz).to_model(), volume, RESOLUTION)
+        row = {
+            "seed": seed,
+            "stage": stage,
+            "rest_wrong": int((main_chain[rest] > WRONG).sum()),
+            "rest": int(rest.sum()),
+        }
+        row |= {"clear_wrong": int((main_chain[rest & (clear > CLEAR)] > WRONG).sum())}
+        row |= {"ca_median": float(np.median(deviations(truth, xyz)[0][rest]))}
+        row |= {"turned": int(flipped(truth, xyz)[rest].sum()), "density": float(field.density(xyz[:, :4]).mean())}
+        return row | {"q": score.q, "rama": score.geometry.ramachandran_favoured}
+
+    relaxed, _ = field.window(range(len(start)), start.xyz).minimise(start.xyz, steps=200)
+    yield told("deposited", truth.xyz)
+    yield told("relaxed", relaxed)
+    mended, _ = rebuilding._directed(field, relaxed, protocol, library, thorough=False)
+    yield told("directed", mended)
+    rng = np.random.default_rng(0)
+    yield told(
+        "directed, fragments", rebuilding._fragments(field, mended, protocol, library, rng, rebuilding.CUTS[0])[0]
+    )
+    for charge in charges:
+        anneal.CHARGE = charge
+        annealer = anneal.Annealer(start.moved(mended), ramachandran=library)
+        still, _ = annealer.run(mended, field, RESOLUTION, rng=0, picoseconds=0.0)
+        warmed, _ = annealer.run(still, field, RESOLUTION, rng=0, picoseconds=protocol.picoseconds)
+        yield told(f"charges {charge:g}, downhill", still)
+        yield told(f"charges {charge:g}, annealed", warmed)
+        yield told(f"charges {charge:g}, kept", rebuilding.keep_supported(field, still, warmed))
+
+
+def clarity(truth, volume):
+    """Q-score of each residue of the deposited model."""
+    model = truth.to_model()
+    rows = protein.residues(model)
+    return in_order(truth, rows, residue_mean(q_score(model, volume), rows, model.elements))
+
+
 def shown(value):
     """A row's value in a line of text."""
     if isinstance(value, dict):
@@ -199,12 +253,25 @@ def main():
     parser.add_argument(
         "--rows", type=Path, default=None, help="a row per line of JSON; those it holds are not repeated"
     )
+    parser.add_argument("--stages", action="store_true", help="what each stage of a round changes, instead")
+    parser.add_argument("--simulated", action="store_true", help="with --stages, in a simulated half map")
+    parser.add_argument(
+        "--charges", nargs="+", type=float, default=[1.0, 0.5, 0.0], help="with --stages, factors of the force field's"
+    )
     options = parser.parse_args()
     if not FOLDER.is_dir():
         print(f"no {FOLDER}: nothing to work on")
         return
     if options.quick:
         options.seeds, options.rounds, options.without = [1], 1, ["anneal"]
+    if options.stages:
+        rows = []
+        for seed in options.seeds:
+            for row in one_seed_by_stages(seed, options.charges, options):
+                rows.append(row)
+                print(shown(row), flush=True)
+        print(json.dumps(rows))
+        return
     off = {name: 0 if name == "fragments" else False for name in options.without}
     protocol = atomic.Protocol(models=options.models, rounds=options.rounds, **off)
     settings = [options.flips, options.shifts, options.models, options.rounds, sorted(options.without)]

@@ -30,7 +30,8 @@ FIXED = {
 }  # fmt: skip
 FIXED_METAL, FIXED_OTHER = (0.15, 0.05), (0.34, 0.36)  # a metal without charge only keeps others out
 WARM = 400.0  # K
-CHARGE = 0.5  # of each charge: a medium of dielectric constant 4. Set on EMD-30342 (docs/atoms_rebuild.md); 0 does as well
+# of each charge, as in a medium of dielectric constant 4; set on EMD-30342, where 0 does as well
+CHARGE = 0.5
 ANNEAL_WEIGHT, FADE = 10.0, 2  # kJ/mol at 3 Å; falls as (3 Å / resolution)²; set as `minimise.FADE` was
 LINK_BOND_KJ, LINK_ANGLE_KJ = 200000.0, 50000.0  # per nm²: of bonds to what stays, and between ends of their angles
 BRIDGED = 2.6  # Å between sulphurs that are bonded

@@ -13,11 +13,11 @@ from .fragments import fragment_library
 from .minimise import RAMA_CELLS, SLOTS, Field, ramachandran_energy
 from .register import SHORTEST, SURE, RegisterShift, register_scan
 from .residues import CA, CB, OXYGEN, C, N, build_side_chain, chi_angles, place_atom
-from .rotamers import library_rotamers, side_chain_support
+from .rotamers import library_rotamers, seen_level, side_chain_support
 
 __all__ = [
-    "Move", "close_disulfides", "fit_rotamers", "flip_peptides", "replace_fragment", "seen_level",
-    "shift_register", "shift_registers",
+    "Move", "close_disulfides", "fit_rotamers", "flip_peptides", "replace_fragment", "shift_register",
+    "shift_registers",
 ]  # fmt: skip
 
 MARGIN = 4.0  # kJ/mol that a move has to gain
@@ -27,7 +27,6 @@ JUNCTION = 3  # residues on each side of where a shifted stretch joins the rest
 STRETCHED = (0, 2, 4, -2)  # residues by which either end of a proposed stretch is tried further out
 MOST_STRETCHED = 8  # proposals of which that is tried: each costs some seconds
 EVIDENCE = 2.5  # kJ/mol for each unit of log odds: RT, as for φ and ψ
-SEEN = 0.4  # of the upper quartile of the main chain's density: less may be noise
 BRIDGE_CA = 8.0  # Å between Cα of cysteines that a disulfide might join
 BRIDGE_CHI1 = 15.0  # degrees between the χ1 that are tried
 
@@ -238,7 +237,7 @@ def replace_fragment(
         kJ/mol; at 0 only what gains `MARGIN` is taken.
     evidence : float, optional
         By how much the mean density at the replaced main chain has to exceed that of the present one, both minimised;
-        it must then be more than noise too (`seen_level`). Without, better geometry is enough.
+        it must then be more than noise too (`cryonb.atomic.rotamers.seen_level`). Without, better geometry is enough.
 
     Returns
     -------
@@ -277,22 +276,6 @@ def replace_fragment(
     found = {"energy_before": before, "energy_after": energy, "end_rms": rms, "ca_moved": moved}
     found |= {"density_before": seen, "density_after": float(state.density(best[inner, :4]).mean())}
     return best, Move("fragment", tuple(range(first + 1, last)), label, "suspect; a known main chain fits", found)
-
-
-def seen_level(state: Field, xyz):
-    """Density that a main chain must have to be more than noise: 0.4 of the upper quartile over the chains' residues.
-
-    Parameters
-    ----------
-    state : Field
-    xyz : ndarray (n, 14, 3)
-        Å.
-
-    Returns
-    -------
-    float: in the unit of the map.
-    """
-    return SEEN * float(np.percentile(state.density(xyz[:, :4]).mean(axis=1), 75))
 
 
 def _with_side_chains(state, xyz, residues, library):

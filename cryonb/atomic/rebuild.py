@@ -20,12 +20,10 @@ from ..types import Volume
 from .density import prepare_map
 from .fragments import fragment_library, residue_codes
 from .minimise import RAMA_CELLS, SLOTS, Field, map_weight, ramachandran_energy
-from .moves import (
-    Move, close_disulfides, fit_rotamers, flip_peptides, replace_fragment, seen_level, shift_registers,
-)  # fmt: skip
+from .moves import Move, close_disulfides, fit_rotamers, flip_peptides, replace_fragment, shift_registers
 from .noise import weigh_signal
 from .residues import CA, main_chain_angles
-from .rotamers import side_chain_support
+from .rotamers import seen_level, side_chain_support
 from .surroundings import require_inside
 
 __all__ = ["Protocol", "Rebuilt", "keep_supported", "map_support", "rebuild", "settle", "suspicion", "training_map"]

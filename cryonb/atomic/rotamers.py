@@ -8,13 +8,14 @@ from .fragments import THREE, fragment_library
 from .geometry import PLANAR_CHI
 from .residues import build_side_chain
 
-__all__ = ["library_rotamers", "side_chain_support"]
+__all__ = ["library_rotamers", "seen_level", "side_chain_support"]
 
 FEWEST = 2  # times that a rotamer must occur in the library
 STEPS = (-12.0, 0.0, 12.0)  # degrees about each rotamer's χ1
 VOID, FULL = 0.35, 1.3  # of the main chain's density: where an atom counts for nothing, and most that it counts
 WORST = -0.5
 SYMMETRIC = ("PHE", "TYR", "ASP", "GLU", "ARG")  # the last χ repeats after 180°, or the planar group's does
+SEEN = 0.4  # of the upper quartile of the main chain's density: less may be noise
 
 
 @functools.cache
@@ -126,3 +127,19 @@ def main_chain_level(field, xyz, reach=5):
     floor = max(0.1 * float(np.nanpercentile(density, 90)), 1e-6)
     level = [np.nanmedian(density[max(0, i - reach) : i + reach + 1]) for i in range(len(xyz))]
     return np.maximum(np.array(level), floor)
+
+
+def seen_level(field, xyz):
+    """Density that a main chain must have to be more than noise: 0.4 of the upper quartile over the chains' residues.
+
+    Parameters
+    ----------
+    field : Field
+    xyz : ndarray (n, 14, 3)
+        Å.
+
+    Returns
+    -------
+    float: in the unit of the map.
+    """
+    return SEEN * float(np.percentile(field.density(xyz[:, :4]).mean(axis=1), 75))
