@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from . import _kernels
 from .fragments import FragmentLibrary
 from .links import angle_length, fixed_bonds
-from .minimise import METALS, RAMA_KT, REFERENCE, SIDE_WEIGHT, _rama_kind, ramachandran_energy
+from .minimise import METALS, RAMA_KT, REFERENCE, SIDE_WEIGHT, _rama_kind, hold_weight, ramachandran_energy
 from .residues import SLOTS, Chains, atom_names, place_atom
 
 __all__ = ["Annealer"]
@@ -102,7 +102,7 @@ class Annealer:
         platform = openmm.Platform.getPlatformByName("CPU")
         properties = {"Threads": str(threads), "DeterministicForces": "true"}
         self.context = openmm.Context(system, integrator, platform, properties)
-        self._terms = None
+        self._terms = self._held = None
 
     def _hydrogens(self, topology, xyz):
         """How each hydrogen sits on the heavy atoms near it: parent, two references, bond, angle, dihedral."""
@@ -198,7 +198,7 @@ class Annealer:
                 residue, slot = divmod(int(number), SLOTS)
                 name = str(self.chains.names[residue])
                 weight[row] = charge[names[residue][slot][0]] / 6 * (1 if slot < 4 else SIDE_WEIGHT.get(name, 0.78))
-        self._weight = weight
+        self._weight, self._main = weight, (self.slots >= 0) & (self.slots % SLOTS < 4)
         force = self._mm.PythonForce(self._density_force, {"map_weight": 0.0})
         force.setParticles([int(index) for index in self.heavy])
         system.addForce(force)
@@ -211,7 +211,13 @@ class Annealer:
         points = 10.0 * state.getPositions(asNumpy=True)._value
         values, gradient = np.empty(len(points)), np.empty((len(points), 3))
         _kernels.map_values(coefficients, (points - origin) / scale, values, gradient)
-        return float(-(factor * values).sum()), 10.0 / scale * factor[:, None] * gradient
+        energy, pull = float(-(factor * values).sum()), 10.0 / scale * factor[:, None] * gradient
+        if self._held is not None:
+            stiff, places = self._held
+            off = np.where(self._main[:, None], points - places, 0.0)
+            energy += 0.5 * stiff * float((off**2).sum())
+            pull -= 10.0 * stiff * off
+        return energy, pull
 
     def _cmap(self, system, ramachandran):
         library = ramachandran if isinstance(ramachandran, FragmentLibrary) else None
@@ -228,7 +234,7 @@ class Annealer:
                 force.addTorsion(int(kinds[i]), before, *here, *here, after)
         system.addForce(force)
 
-    def run(self, xyz, field, resolution, *, rng, picoseconds=3.0, warm=WARM, minimise=100):
+    def run(self, xyz, field, resolution, *, rng, picoseconds=3.0, warm=WARM, minimise=100, hold=False):
         """Warm the chains in the map, cool them to nothing, and go downhill.
 
         Parameters
@@ -247,6 +253,8 @@ class Annealer:
             K at the start.
         minimise : int
             Steps of minimisation before and after.
+        hold : bool
+            Whether N, CA, C and O are held where they start (`cryonb.atomic.minimise.hold_weight`).
 
         Returns
         -------
@@ -264,8 +272,10 @@ class Annealer:
         seed = int(np.random.default_rng(rng).integers(1, 2**31 - 1))
         context.getIntegrator().setRandomNumberSeed(seed)
         context.reinitialize()  # a seed counts from here on only
-        context.setParameter("map_weight", ANNEAL_WEIGHT * (REFERENCE / resolution) ** FADE)
+        weight = ANNEAL_WEIGHT * (REFERENCE / resolution) ** FADE
+        context.setParameter("map_weight", weight)
         start = self._all_atoms(xyz) / 10.0
+        self._held = (hold_weight(weight), 10.0 * start[self.heavy]) if hold else None
         for picoseconds_now, downhill in ((picoseconds, minimise), (0.0, 5 * minimise)):
             context.setPositions(start)
             try:

@@ -20,7 +20,7 @@ from .geometry import CLOSURES, MAIN_CHAIN, PLANAR_CHI, SIDE_CHAINS
 from .links import angle_length, fixed_bonds
 from .residues import SLOTS, C, Chains, atom_names, build_side_chain
 
-__all__ = ["Field", "Window", "map_weight", "ramachandran_energy"]
+__all__ = ["Field", "Window", "hold_weight", "map_weight", "ramachandran_energy"]
 
 BOND, ANGLE = 800.0, 200.0  # kJ/mol/Å²; angles act through the distance of their ends
 PLANE, CHIRAL, STAGGER, REPEL = 60.0, 120.0, 6.0, 60.0  # kJ/mol, the last per Å²
@@ -29,6 +29,7 @@ REFERENCE, FADE = (
     3.0,
     4,
 )  # the weight falls as (3 Å / resolution)⁴: set on two chains of benchmarks/atomic.py, by iFSC(free)
+HOLD = 1.0  # per Å²; set on EMD-30342 with nothing planted
 RAMA_KT = 2.5  # kJ/mol for each unit of −ln P(φ, ψ)
 RAMA_CELLS, RAMA_BLUR, RAMA_CAP = 36, 1.4, 8.0  # cells of 10°, blurred by 14°, −ln P at most
 DISULFIDE = 2.05  # Å
@@ -61,6 +62,22 @@ def map_weight(resolution):
     (8.0, 2.53)
     """
     return MAP_WEIGHT * (REFERENCE / resolution) ** FADE
+
+
+def hold_weight(weight):
+    """How firmly a main chain is held where the map does not pull.
+
+    Parameters
+    ----------
+    weight : float
+        kJ/mol for a carbon at density 1 (`map_weight`).
+
+    Returns
+    -------
+    float: kJ/mol/Å², as much. Density itself is curved by about as much as its height for each Å², so that a chain
+    that is seen moves freely, and one that is not stays where it came.
+    """
+    return HOLD * weight
 
 
 @functools.cache
@@ -372,23 +389,31 @@ class Window:
         _kernels.energy_gradient(flat, gradient, self.terms, field.coefficients, field.scale, field.origin)
         return gradient[self.free], self.free
 
-    def minimise(self, xyz, *, steps=60):
+    def minimise(self, xyz, *, steps=60, hold=0.0):
         """Lower the energy by L-BFGS.
 
         Parameters
         ----------
         xyz : ndarray (n, 14, 3)
         steps : int
+        hold : float
+            kJ/mol/Å² by which free N, CA, C and O are held where they start (`hold_weight`).
 
         Returns
         -------
         xyz : ndarray (n, 14, 3)
             Moved free atoms, a copy.
         energy : float
-            kJ/mol.
+            kJ/mol, what holds included.
         """
-        flat, field = self.field.flat(xyz), self.field
-        energy = _kernels.lbfgs(flat, self.free, self.terms, field.coefficients, field.scale, field.origin, steps)
+        flat, field, terms = self.field.flat(xyz), self.field, self.terms
+        if hold > 0:  # by springs of no length to points behind all atoms
+            main = self.free[self.free % SLOTS < 4]
+            springs = np.stack([main, len(flat) + np.arange(len(main))], axis=1)
+            flat = np.concatenate([flat, flat[main]])
+            more = (springs, np.zeros(len(main)), np.full(len(main), float(hold)))
+            terms = (*(np.concatenate(pair) for pair in zip(terms[:3], more)), *terms[3:])
+        energy = _kernels.lbfgs(flat, self.free, terms, field.coefficients, field.scale, field.origin, steps)
         return flat[: np.size(xyz) // 3].reshape(np.shape(xyz)), energy
 
 

@@ -19,7 +19,7 @@ from ..io.formats import replacing
 from ..types import Volume
 from .density import prepare_map
 from .fragments import fragment_library, residue_codes
-from .minimise import RAMA_CELLS, SLOTS, Field, map_weight, ramachandran_energy
+from .minimise import RAMA_CELLS, SLOTS, Field, hold_weight, map_weight, ramachandran_energy
 from .moves import Move, close_disulfides, fit_rotamers, flip_peptides, replace_fragment, shift_registers
 from .noise import weigh_signal
 from .residues import CA, main_chain_angles
@@ -279,7 +279,8 @@ def _begin(chains, volume, resolution, protocol, library):
         everything, found, moves = range(len(rows)), xyz[rows], []
         supported = map_support(field, found, rng=0) > SUPPORTED
         if supported:
-            found, _ = field.window(everything, found).minimise(found, steps=200)
+            hold = hold_weight(map_weight(resolution))
+            found, _ = field.window(everything, found).minimise(found, steps=200, hold=hold)
             found, moves = _directed(field, found, protocol, library, thorough=True)
         else:
             field.set_map(None)
@@ -330,13 +331,13 @@ def _rebuild_part(field, xyz, last, resolution, protocol, library, rng):
 
                 annealer = Annealer(chains.moved(xyz), ramachandran=protocol.ramachandran and library)
                 bridges = closed
-            still, _ = annealer.run(xyz, field, resolution, rng=rng, picoseconds=0.0)
+            still, _ = annealer.run(xyz, field, resolution, rng=rng, picoseconds=0.0, hold=True)
             warmed, _ = annealer.run(still, field, resolution, rng=rng, picoseconds=protocol.picoseconds)
             xyz = keep_supported(field, still, warmed)
         xyz, made = _directed(field, xyz, protocol, library, thorough=False)
         moves += made
     if moves and annealer is not None:
-        xyz, _ = annealer.run(xyz, field, resolution, rng=rng, picoseconds=0.0)
+        xyz, _ = annealer.run(xyz, field, resolution, rng=rng, picoseconds=0.0, hold=True)
     if last is not None and len(chains) <= LARGE:
         xyz = settle(chains.moved(xyz), last, resolution, protocol=protocol, library=library, annealer=annealer)
     return xyz, moves
@@ -402,13 +403,14 @@ def settle(chains, volume, resolution, *, protocol=None, library=None, annealer=
     protocol = Protocol() if protocol is None else protocol
     library = fragment_library() if library is None else library
     field = _field(chains, volume, resolution, protocol, library, LAST)
-    xyz, _ = field.window(range(len(chains)), chains.xyz).minimise(chains.xyz, steps=60)
+    hold = hold_weight(LAST * map_weight(resolution))
+    xyz, _ = field.window(range(len(chains)), chains.xyz).minimise(chains.xyz, steps=60, hold=hold)
     if protocol.anneal and chains.linked and len(chains) <= LARGE:
         if annealer is None:
             from .anneal import Annealer
 
             annealer = Annealer(chains.moved(xyz), ramachandran=protocol.ramachandran and library)
-        xyz, _ = annealer.run(xyz, field, resolution, rng=0, picoseconds=0.0)
+        xyz, _ = annealer.run(xyz, field, resolution, rng=0, picoseconds=0.0, hold=True)
     return xyz
 
 
