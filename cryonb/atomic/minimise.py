@@ -74,8 +74,8 @@ def hold_weight(weight):
 
     Returns
     -------
-    float: kJ/mol/Å², as much. Density itself is curved by about as much as its height for each Å², so that a chain
-    that is seen moves freely, and one that is not stays where it came.
+    float: kJ/mol/Å², as much. Density is curved by about its height for each Å², which is 2 on a main chain that is
+    seen: it goes where the density has it, and one that is not seen stays where it came.
     """
     return HOLD * weight
 
