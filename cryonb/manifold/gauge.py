@@ -14,6 +14,7 @@ from cryonb.manifold.volume_sets import VolumeSet, crop_or_pad
 __all__ = ["RigidBodyGauge", "arclength", "measure_volumes"]
 
 _MOTION_DIRECTIONS = 5  # principal changes of the model: all that particles are judged by, and that a reading uses
+_EMPTY = 0.005  # share of the particles at either end of the nodes between which a curve is read
 _TURNS = 1  # times the turning of the whole is estimated; twice costs as much again and gives the same
 
 
@@ -192,11 +193,15 @@ class PreparedGauge(RigidModels):
         average = np.mean(centred, axis=0)
         noise = sum(((rows - average) ** 2).sum(axis=1) for rows in centred) if len(flat) > 1 else 0.0
         reading = np.interp(nodes, [nodes[0], nodes[-1]], [self.values[3], self.values[-4]])
+        # where nobody is, a curve is a cubic's own affair, and may come by the same volumes again
+        low, high = np.searchsorted(np.cumsum(density), [_EMPTY, 1 - _EMPTY])
+        centred, seen = [rows[low : high + 1] for rows in centred], nodes[low : high + 1]
+        noise = noise[low : high + 1] if len(flat) > 1 else 0.0
         for _ in range(n_iterations):
             share = self._spread(reading, density)
             share = self._spread(reading + self._zero(mean, models, share), density)
             scale = mean @ (share @ models) / np.sum((share @ models) ** 2)
-            placed = self._positions(centred, noise, nodes, scale * (models - share @ models) @ directions.T)
+            placed = self._positions(centred, noise, seen, scale * (models - share @ models) @ directions.T)
             centre = placed.mean(axis=0)
             known = _rising(centre)
             if known.sum() < 4:
@@ -233,8 +238,9 @@ class PreparedGauge(RigidModels):
             known = _rising(placed)
             if known.sum() < 4:
                 raise ValueError(
-                    f"the model of {self.name} does not describe the recovered motion: fewer than four of its values, "
-                    f"{self.values[0]:g} to {self.values[-1]:g}, fall on the volumes found"
+                    f"the model of {self.name} does not describe the recovered motion, or the particles are too few to "
+                    f"show it: fewer than four of its values, {self.values[0]:g} to {self.values[-1]:g}, fall on the "
+                    "volumes found"
                 )
             readings.append(_follow(nodes, placed[known], self.values[known]))
         return np.array(readings)
