@@ -355,6 +355,24 @@ def test_the_curve_is_read_right_though_poses_turned_the_whole_back(small_riboso
     assert abs(centre) < 0.15 and abs(slope - 1) < 0.04
 
 
+def test_a_curve_is_not_read_where_nobody_is(small_ribosome):
+    """Beyond the particles a cubic may come by the same volumes again, there at nodes 10 to 15."""
+    from cryonb.manifold.gauge import PreparedGauge
+    from cryonb.manifold.likelihood import crop_or_pad
+    from cryonb.manifold.volume_sets import VolumeSet
+
+    nodes = np.arange(-8.0, 16.0)
+    angles = np.where(nodes <= 9, nodes, 1.05 * (8 - 2 * (nodes - 9)))
+    density = np.where(nodes <= 8, np.exp(-0.5 * (nodes / 4.0) ** 2), 0.0)
+    density /= density.sum()
+    data = np.stack([crop_or_pad(ribosome_at(angle).data, 28) for angle in angles])
+    curve = VolumeSet(data.astype(np.float32), np.ones((28,) * 3, np.float32), 32, 12.6)
+    gauge = PreparedGauge(small_ribosome[2], curve.combine(density[None]))
+    read = gauge.read([curve], nodes, density)[0]
+    inside = np.abs(nodes) <= 6
+    assert np.abs(read - nodes)[inside].max() < 0.7
+
+
 def test_gauge_refuses_uneven_values_and_other_grids():
     with pytest.raises(ValueError, match="equally spaced"):
         RigidBodyGauge(rotor_at, np.array([0.0, 1, 2, 3, 5]))
